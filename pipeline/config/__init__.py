@@ -1,0 +1,1 @@
+"""The YAML: its models, its loading, its errors, its JSON Schema."""

@@ -1,0 +1,130 @@
+"""Model and media cards: YAML files in `models/` that say where a model or clip comes from and how it is used."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+
+from pipeline.config.models import Section
+from pipeline.errors import VramlineError
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PackageFile(Section):
+    """A file inside a published package."""
+
+    registry: Literal["npm", "pypi"] = Field(..., title="Registry", description="Where the package is published.")
+    package: str = Field(..., title="Package", description="Its name.")
+    version: str = Field(..., title="Version", description="Its exact version.")
+    file: str = Field(..., title="File", description="Path of the file inside the package.")
+    sha256: dict[str, Sha256] = Field(
+        ..., title="SHA-256", description="Path inside the package -> sha256, of every file that is used.", min_length=1
+    )
+
+
+class Convert(Section):
+    """How the file becomes a SavedModel."""
+
+    format: Literal["tfjs"] = Field(
+        ..., title="Format", description="tfjs: a TensorFlow.js graph model (model.json and weight shards)."
+    )
+    inputs: dict[str, str] | None = Field(
+        None, title="Inputs", description="New input name -> tensor in the graph. Default: the graph's placeholders."
+    )
+    outputs: dict[str, str] | None = Field(
+        None, title="Outputs", description="New output name -> tensor in the graph. Default: the graph's own outputs."
+    )
+    free_batch: bool = Field(
+        False, title="Free batch", description="Free the batch dimension of a graph that was exported with batch 1."
+    )
+    input_shape: list[int | None] | None = Field(
+        None, title="Input shape", description="Of the only input, null for free dimensions. Default: the graph's."
+    )
+
+
+class ModelCard(Section):
+    """A model that `vramline` can obtain by itself."""
+
+    card: Literal[1] = Field(..., title="Version", description="Of the card format.")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = Field(
+        ..., title="Name", description="What a configuration calls it."
+    )
+    title: str = Field(..., title="Title", description="One line for people.")
+    task: Literal["detection", "classification", "pose", "segmentation"] = Field(
+        ..., title="Task", description="What it does."
+    )
+    licence: str = Field(..., title="Licence", description="SPDX identifier.")
+    homepage: str | None = Field(None, title="Home page", description="Where to read about it.")
+    source: PackageFile = Field(..., title="Source", description="Where it comes from.")
+    convert: Convert = Field(..., title="Conversion", description="How it becomes a SavedModel.")
+    preprocess: dict[str, Any] = Field(..., title="Preprocess", description="Defaults for `pipeline.preprocess`.")
+    postprocess: dict[str, Any] = Field(..., title="Postprocess", description="Defaults for `pipeline.postprocess`.")
+
+
+class MediaCard(Section):
+    """A clip that `vramline` can obtain by itself."""
+
+    card: Literal[1] = Field(..., title="Version", description="Of the card format.")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = Field(
+        ..., title="Name", description="What a configuration calls it."
+    )
+    title: str = Field(..., title="Title", description="One line for people.")
+    licence: str = Field(..., title="Licence", description="SPDX identifier.")
+    source: PackageFile = Field(..., title="Source", description="Where it comes from.")
+
+
+class CardError(VramlineError):
+    """A card that does not exist or cannot be read."""
+
+
+def data_dir(name: Literal["models", "configs"]) -> Path:
+    """The folder of cards or ready configurations: in a checkout the top-level one, else the one in the wheel."""
+    package = Path(__file__).resolve().parent.parent
+    packed = package / "_data" / name
+    return packed if packed.is_dir() else package.parent / name
+
+
+def card_names(kind: Literal["model", "media"] = "model") -> list[str]:
+    """The names of all cards of a kind, sorted."""
+    return sorted(path.stem for path in _card_dir(kind).glob("*.yaml"))
+
+
+def load_model_card(name: str) -> ModelCard:
+    """The model card of this name.
+
+    Raises:
+        CardError: there is none, or it is not valid; the message names the nearest one.
+    """
+    return _load("model", name, ModelCard)
+
+
+def load_media_card(name: str) -> MediaCard:
+    """The media card of this name; raises `CardError` as `load_model_card` does."""
+    return _load("media", name, MediaCard)
+
+
+CardT = TypeVar("CardT", ModelCard, MediaCard)
+
+
+def _card_dir(kind: Literal["model", "media"]) -> Path:
+    return data_dir("models") if kind == "model" else data_dir("models") / "media"
+
+
+def _load(kind: Literal["model", "media"], name: str, model: type[CardT]) -> CardT:
+    path = _card_dir(kind) / f"{name}.yaml"
+    if name not in card_names(kind):
+        near = difflib.get_close_matches(name, card_names(kind), n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(card_names(kind)) or 'none'}"
+        raise CardError(f"no {kind} card is named {name!r}", remedy=remedy)
+    try:
+        card = model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as e:
+        raise CardError(f"{path}: not a valid {kind} card: {e}") from e
+    if card.name != name:
+        raise CardError(f"{path}: the card's name is {card.name!r}; a card is named as its file")
+    return card

@@ -1,0 +1,598 @@
+"""The YAML as pydantic models: every field's type, bounds, default and meaning, in one place.
+
+`pipeline.config.load` turns a file into a `Config`; `pipeline.config.schema` turns these models into the JSON Schema
+that editors complete from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+Fraction01 = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Triple = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+def _one_of(section: BaseModel, *names: str) -> None:
+    given = [name for name in names if getattr(section, name) is not None]
+    if len(given) != 1:
+        found = f"found {' and '.join(given)}" if given else "found none"
+        raise ValueError(f"give exactly one of {', '.join(names)}; {found}")
+
+
+# ---------------------------------------------------------------------------------------------------------- sources
+
+
+class Roi(Section):
+    """Region of interest: only this part of the picture reaches the model."""
+
+    rect: tuple[float, float, float, float] | None = Field(
+        None,
+        title="Rectangle",
+        description="x1, y1, x2, y2: left, top, right and bottom edge.",
+        examples=[[0, 0, 640, 360]],
+    )
+    polygon: Annotated[list[tuple[float, float]], Field(min_length=3, max_length=256)] | None = Field(
+        None,
+        title="Polygon",
+        description="Corner points [x, y]. The model sees the polygon's bounding box; pixels outside the polygon are padding.",
+    )
+    unit: Literal["pixel", "fraction"] = Field(
+        "pixel", title="Unit", description="Display pixels of the source, or fractions of its width and height."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Roi:
+        _one_of(self, "rect", "polygon")
+        points = list(self.polygon or [])
+        if self.rect is not None:
+            x1, y1, x2, y2 = self.rect
+            if x2 <= x1 or y2 <= y1:
+                raise ValueError(f"rect is x1, y1, x2, y2 with x2 > x1 and y2 > y1; found {list(self.rect)}")
+            points += [(x1, y1), (x2, y2)]
+        if min(min(p) for p in points) < 0:
+            raise ValueError("coordinates are not negative")
+        if self.unit == "fraction" and max(max(p) for p in points) > 1:
+            raise ValueError("fractions lie in 0..1")
+        return self
+
+
+class ColourOverride(Section):
+    """Overrides what the stream says, or fails to say, of its colours."""
+
+    matrix: Literal["bt601", "bt709", "bt2020", "smpte240m"] | None = Field(
+        None,
+        title="Matrix",
+        description="Y'CbCr matrix. Default: the stream's own; untagged: bt709 from 720 lines or 1280 columns on, else bt601.",
+    )
+    range: Literal["limited", "full"] | None = Field(
+        None,
+        title="Range",
+        description="Default: the stream's own; untagged: limited, but full for the yuvj formats and MJPEG.",
+    )
+    siting: Literal["left", "center", "topleft", "top", "bottomleft", "bottom"] | None = Field(
+        None,
+        title="Chroma siting",
+        description="Default: the stream's own; untagged: left, but center for MPEG-1 and JPEG and topleft for bt2020.",
+    )
+
+
+class Source(Section):
+    """One or more videos. A plain string is short for `path`, `url` or (as `media:NAME`) `media`."""
+
+    path: str | None = Field(
+        None,
+        title="Path",
+        description="A file, a directory (all videos in it) or a glob such as clips/**/*.mp4. Relative to the working directory.",
+    )
+    url: str | None = Field(
+        None,
+        title="URL",
+        description="http(s) or HLS. Take passwords from the environment: ${CAMERA_PASSWORD}.",
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://",
+    )
+    media: str | None = Field(
+        None,
+        title="Media card",
+        description="A clip that a card in models/media describes; it is fetched on first use.",
+    )
+    id: str | None = Field(
+        None,
+        title="Id",
+        description="Name in records and messages. Default: the file's name. With a directory or glob: a prefix.",
+        min_length=1,
+        max_length=200,
+    )
+    recursive: bool = Field(
+        True, title="Recursive", description="Whether a directory's sub-directories are searched too."
+    )
+    on_error: Literal["skip", "stop"] = Field(
+        "skip",
+        title="On error",
+        description="When this source fails: go on with the others (skip), or end the run (stop).",
+    )
+    max_frames: PositiveInt | None = Field(
+        None, title="Frame limit", description="Stop after this many frames of each video. Default: all."
+    )
+    roi: Roi | None = Field(None, title="Region of interest", description="Default: the whole picture.")
+    colour: ColourOverride = Field(
+        default_factory=ColourOverride, title="Colour", description="Overrides of the stream's colour metadata."
+    )
+    options: dict[str, str] = Field(
+        default_factory=dict,
+        title="FFmpeg options",
+        description="Options of FFmpeg's protocol or demuxer, such as {user_agent: vramline}.",
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        10.0, title="Timeout", description="Seconds after which a silent server is an error (URLs only)."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Source:
+        _one_of(self, "path", "url", "media")
+        return self
+
+
+def expand_source(value: Any) -> Any:
+    """A plain string in `sources` -> the mapping that it is short for."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("media:"):
+        return {"media": value.removeprefix("media:")}
+    return {"url" if "://" in value else "path": value}
+
+
+# --------------------------------------------------------------------------------------------------------- pipeline
+
+
+class Decode(Section):
+    """From packets to pictures."""
+
+    threads: Annotated[int, Field(ge=0, le=64)] = Field(
+        0, title="Threads", description="FFmpeg threads per video on the cpu engine; 0: as many as there are cores."
+    )
+    corrupt_frames: Literal["keep", "drop"] = Field(
+        "keep",
+        title="Corrupt frames",
+        description="What is done with frames that the decoder flags as damaged; they are counted either way.",
+    )
+
+
+class Preprocess(Section):
+    """From pictures to the model's input. What is not given comes from the model's card, then from the model itself."""
+
+    size: tuple[PositiveInt, PositiveInt] | None = Field(
+        None,
+        title="Size",
+        description="[width, height] of the model's input in pixels. Default: the model's own.",
+        examples=[[640, 640]],
+    )
+    fit: Literal["letterbox", "stretch", "crop"] = Field(
+        "letterbox",
+        title="Fit",
+        description="letterbox: keep the aspect ratio and pad; stretch: ignore it; crop: keep it and cut off what does not fit.",
+    )
+    interpolation: Literal["nearest", "bilinear", "area"] = Field(
+        "bilinear",
+        title="Interpolation",
+        description="bilinear: 2x2 samples; area: mean over the covered area when shrinking (no aliasing), bilinear when enlarging.",
+    )
+    pad: (
+        Annotated[int, Field(ge=0, le=255)]
+        | tuple[
+            Annotated[int, Field(ge=0, le=255)],
+            Annotated[int, Field(ge=0, le=255)],
+            Annotated[int, Field(ge=0, le=255)],
+        ]
+    ) = Field(114, title="Padding", description="Grey value, or [r, g, b], 0..255, before scale, mean and std.")
+    channels: Literal["rgb", "bgr"] = Field(
+        "rgb", title="Channel order", description="Order of the colour channels in the model's input."
+    )
+    layout: Literal["nhwc", "nchw"] | None = Field(
+        None, title="Layout", description="Channels last or first. Default: what the model's input shape says."
+    )
+    dtype: Literal["uint8", "float16", "float32"] | None = Field(
+        None, title="Data type", description="Default: the model's own."
+    )
+    scale: float | Triple = Field(
+        1.0,
+        title="Scale",
+        description="value = (pixel * scale - mean) / std; a number, or one per channel in the model's order.",
+    )
+    mean: float | Triple = Field(0.0, title="Mean", description="Subtracted after scaling.")
+    std: float | Triple = Field(1.0, title="Standard deviation", description="Divided by last; not 0.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Preprocess:
+        values = self.std if isinstance(self.std, tuple) else (self.std,)
+        if any(v == 0 for v in values):
+            raise ValueError("std must not be 0")
+        if self.dtype == "uint8" and (self.scale, self.mean, self.std) != (1.0, 0.0, 1.0):
+            raise ValueError("dtype uint8 takes pixels as they are: leave out scale, mean and std")
+        return self
+
+
+class ModelSource(Section):
+    """Which model. A plain string is short for `card`, or for `path` if it has a slash or a model file's ending."""
+
+    card: str | None = Field(
+        None,
+        title="Card",
+        description="Name of a model card (`vramline models list`); obtained and converted on first use.",
+    )
+    path: str | None = Field(
+        None, title="Path", description="A SavedModel folder, a .keras file or a frozen GraphDef (.pb)."
+    )
+    name: str | None = Field(
+        None, title="Name", description="Name in the records. Default: the card's or the file's.", max_length=100
+    )
+    signature: str = Field("serving_default", title="Signature", description="Of a SavedModel.")
+    input: str | None = Field(
+        None,
+        title="Input",
+        description="Name of the image input. Default: the only one. For a GraphDef: a tensor such as image:0.",
+    )
+    outputs: list[str] | None = Field(
+        None, title="Outputs", description="Names of the outputs to fetch. Default: all. Required for a GraphDef."
+    )
+    trust: bool = Field(
+        False,
+        title="Trust",
+        description="Allow a Keras file to run Python code that it brings (Lambda layers). Only for files that you made.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSource:
+        _one_of(self, "card", "path")
+        return self
+
+
+MODEL_SUFFIXES = (".keras", ".h5", ".pb")
+
+
+def expand_model(value: Any) -> Any:
+    """A plain string as `model` -> the mapping that it is short for."""
+    if not isinstance(value, str):
+        return value
+    return {"path" if "/" in value or value.endswith(MODEL_SUFFIXES) else "card": value}
+
+
+BoxFormat = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
+Labels = Union[str, list[str], dict[int, str]]
+
+
+class DetectionPost(Section):
+    """What all detection families share."""
+
+    score_threshold: Fraction01 = Field(
+        0.5, title="Score threshold", description="Boxes with a lower score are dropped."
+    )
+    thresholds: dict[str, Fraction01] = Field(
+        default_factory=dict,
+        title="Thresholds per class",
+        description="By label; others keep score_threshold.",
+        examples=[{"person": 0.4}],
+    )
+    classes: list[str | int] | None = Field(
+        None, title="Class filter", description="Labels or ids to keep. Default: all."
+    )
+    nms_iou: Fraction01 | None = Field(
+        0.5,
+        title="NMS IoU",
+        description="Of two boxes that overlap more than this the weaker goes; null: no non-maximum suppression.",
+    )
+    class_agnostic: bool = Field(
+        False, title="Class-agnostic NMS", description="Whether boxes of different classes suppress each other."
+    )
+    max_detections: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        100, title="Most detections", description="The best this many per frame are kept."
+    )
+    labels: Labels | None = Field(
+        None,
+        title="Labels",
+        description="A list, a mapping from id to label, a text file with one label a line, or a built-in set: coco80, coco90.",
+    )
+    class_offset: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, title="Class offset", description="Added to the index of a score column to give the class id."
+    )
+
+
+class OdApiPost(DetectionPost):
+    """The TensorFlow Object Detection API's outputs: NMS done inside the model, normalised y1, x1, y2, x2."""
+
+    family: Literal["od_api"] = Field("od_api", title="Family", description="TensorFlow Object Detection API.")
+    nms_iou: Fraction01 | None = Field(None, title="NMS IoU", description="null: the model has done it.")
+    boxes: str = Field("detection_boxes", title="Boxes output", description="[N, K, 4].")
+    scores: str = Field("detection_scores", title="Scores output", description="[N, K].")
+    class_ids: str = Field("detection_classes", title="Classes output", description="[N, K].")
+    count: str | None = Field("num_detections", title="Count output", description="[N]; null: there is none.")
+
+
+class SsdPost(DetectionPost):
+    """SSD with decoded boxes [N, A, 4] and a score column per class [N, A, C]."""
+
+    family: Literal["ssd"] = Field("ssd", title="Family", description="SSD boxes and scores.")
+    boxes: str = Field("boxes", title="Boxes output", description="[N, A, 4] or [N, A, 1, 4].")
+    scores: str = Field("scores", title="Scores output", description="[N, A, C].")
+    box_format: BoxFormat = Field("yxyx", title="Box format", description="Order of the four numbers.")
+    normalized: bool = Field(
+        True, title="Normalised", description="Boxes in 0..1 of the model's input, else in its pixels."
+    )
+    activation: Literal["none", "sigmoid", "softmax"] = Field(
+        "none", title="Activation", description="What turns the scores into probabilities."
+    )
+    background: bool = Field(
+        False,
+        title="Background column",
+        description="Whether score column 0 is the background class; it is left out, and column 1 becomes class id class_offset.",
+    )
+
+
+class YoloPost(DetectionPost):
+    """YOLO v5, v8, v11: [N, 4+C, A] or [N, A, 5+C], boxes as centre and size."""
+
+    family: Literal["yolo"] = Field("yolo", title="Family", description="YOLO heads.")
+    output: str | None = Field(None, title="Output", description="Default: the only one.")
+    objectness: bool | None = Field(
+        None,
+        title="Objectness column",
+        description="Whether column 4 is an objectness score (v5: yes, v8 and v11: no). Default: [N, A, 5+C] has one, [N, 4+C, A] has none.",
+    )
+    normalized: bool = Field(
+        False, title="Normalised", description="Boxes in 0..1 of the model's input, else in its pixels."
+    )
+
+
+class GflPost(DetectionPost):
+    """NanoDet and other generalized-focal-loss heads: per-class scores and a distribution for each side of the box."""
+
+    family: Literal["gfl"] = Field("gfl", title="Family", description="NanoDet / generalized focal loss heads.")
+    outputs: list[str] | None = Field(
+        None,
+        title="Outputs",
+        description="One tensor [N, A, C + 4 * (reg_max + 1)], or score and distribution tensors per stride in stride order. Default: found by their shapes.",
+    )
+    strides: list[PositiveInt] = Field(
+        [8, 16, 32], title="Strides", description="Of the feature maps, in the order of the anchors."
+    )
+    reg_max: PositiveInt = Field(
+        7, title="Distribution bins", description="Largest distance in strides; there are reg_max + 1 bins."
+    )
+    activation: Literal["none", "sigmoid"] = Field(
+        "none", title="Activation", description="What turns the scores into probabilities."
+    )
+    cell_centre: Literal["corner", "centre"] = Field(
+        "centre", title="Cell centre", description="Whether anchor points are (x + 0.5) * stride or x * stride."
+    )
+
+
+class BoxesPost(DetectionPost):
+    """Any model with boxes and scores, and class ids or a score column per class."""
+
+    family: Literal["boxes"] = Field("boxes", title="Family", description="Generic boxes by output name.")
+    boxes: str = Field(..., title="Boxes output", description="[N, K, 4].")
+    scores: str = Field(..., title="Scores output", description="[N, K] with class_ids, or [N, K, C].")
+    class_ids: str | None = Field(
+        None, title="Classes output", description="[N, K]; null: scores has a column per class."
+    )
+    box_format: BoxFormat = Field("xyxy", title="Box format", description="Order of the four numbers.")
+    normalized: bool = Field(
+        False, title="Normalised", description="Boxes in 0..1 of the model's input, else in its pixels."
+    )
+    activation: Literal["none", "sigmoid", "softmax"] = Field(
+        "none", title="Activation", description="What turns the scores into probabilities."
+    )
+
+
+class ClassifyPost(Section):
+    """Classification: the best classes of the whole picture."""
+
+    family: Literal["classify"] = Field("classify", title="Family", description="Classification.")
+    output: str | None = Field(None, title="Output", description="[N, C]. Default: the only one.")
+    activation: Literal["none", "sigmoid", "softmax"] = Field(
+        "softmax", title="Activation", description="What turns the outputs into probabilities."
+    )
+    top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
+        5, title="Top k", description="How many classes a record holds at most."
+    )
+    score_threshold: Fraction01 = Field(
+        0.0, title="Score threshold", description="Classes with a lower score are dropped."
+    )
+    labels: Labels | None = Field(
+        None, title="Labels", description="A list, a mapping from id to label, or a text file with one label a line."
+    )
+    class_offset: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, title="Class offset", description="Added to the column's index to give the class id."
+    )
+
+
+class RawPost(Section):
+    """The model's outputs as they are (see the `tensors` sink)."""
+
+    family: Literal["raw"] = Field("raw", title="Family", description="No postprocessing.")
+    outputs: list[str] | None = Field(None, title="Outputs", description="Default: all.")
+
+
+FAMILIES: dict[str, type[Section]] = {
+    "od_api": OdApiPost,
+    "ssd": SsdPost,
+    "yolo": YoloPost,
+    "gfl": GflPost,
+    "boxes": BoxesPost,
+    "classify": ClassifyPost,
+    "raw": RawPost,
+}
+
+
+def _tag(key: str) -> Discriminator:
+    return Discriminator(lambda value: value.get(key) if isinstance(value, dict) else getattr(value, key, None))
+
+
+Postprocess = Annotated[
+    Annotated[OdApiPost, Tag("od_api")]
+    | Annotated[SsdPost, Tag("ssd")]
+    | Annotated[YoloPost, Tag("yolo")]
+    | Annotated[GflPost, Tag("gfl")]
+    | Annotated[BoxesPost, Tag("boxes")]
+    | Annotated[ClassifyPost, Tag("classify")]
+    | Annotated[RawPost, Tag("raw")],
+    _tag("family"),
+]
+
+
+class Stages(Section):
+    """What is done with every frame, in this order."""
+
+    decode: Decode = Field(default_factory=Decode, title="Decode", description="From packets to pictures.")
+    preprocess: Preprocess = Field(
+        default_factory=Preprocess,
+        title="Preprocess",
+        description="From pictures to the model's input. Default: the card's.",
+    )
+    model: Annotated[ModelSource, BeforeValidator(expand_model)] = Field(
+        ..., title="Model", description="Which model: a card's name, a path, or a mapping."
+    )
+    postprocess: Postprocess = Field(
+        ...,
+        title="Postprocess",
+        description="From the model's outputs to results. Default: the card's; required without a card.",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ sinks
+
+
+class FileSink(Section):
+    """What all sinks that write files share."""
+
+    path: Path = Field(
+        ...,
+        title="Path",
+        description="Relative to the working directory; folders are made. {source} stands for the source's id: one file per source.",
+    )
+    overwrite: bool = Field(
+        False,
+        title="Overwrite",
+        description="Whether an existing file is replaced; otherwise it is an error before the first frame.",
+    )
+
+
+class JsonlSink(FileSink):
+    """One JSON record a frame, one record a line."""
+
+    type: Literal["jsonl"] = Field("jsonl", title="Type", description="JSON lines.")
+    empty_frames: bool = Field(
+        True, title="Empty frames", description="Whether frames without any result get a record too."
+    )
+
+
+class CsvSink(FileSink):
+    """One row a detection or class."""
+
+    type: Literal["csv"] = Field("csv", title="Type", description="Comma-separated values with a header.")
+
+
+class VideoSink(FileSink):
+    """The annotated video: H.264 in MP4, with the source's own timestamps. Needs {source} in `path` if there are several sources."""
+
+    type: Literal["video"] = Field("video", title="Type", description="Annotated video.")
+    crf: Annotated[int, Field(ge=0, le=51)] = Field(
+        23, title="CRF", description="x264's constant rate factor: smaller is better and larger."
+    )
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = Field(
+        "veryfast", title="Preset", description="x264's speed."
+    )
+    max_width: Annotated[int, Field(ge=16, le=8192)] | None = Field(
+        None, title="Largest width", description="Wider videos are scaled down. Default: the source's own."
+    )
+    labels: bool = Field(True, title="Labels", description="Draw label and score at each box.")
+    caption: bool = Field(True, title="Caption", description="Draw the source's name and the time in the corner.")
+
+
+class TensorsSink(FileSink):
+    """The model's outputs in one NPZ file, for postprocess family `raw`: arrays [frames, ...], and `source`, `frame`, `pts_s`."""
+
+    type: Literal["tensors"] = Field("tensors", title="Type", description="NPZ.")
+
+
+SINKS: dict[str, type[Section]] = {"jsonl": JsonlSink, "csv": CsvSink, "video": VideoSink, "tensors": TensorsSink}
+
+Sink = Annotated[
+    Annotated[JsonlSink, Tag("jsonl")]
+    | Annotated[CsvSink, Tag("csv")]
+    | Annotated[VideoSink, Tag("video")]
+    | Annotated[TensorsSink, Tag("tensors")],
+    _tag("type"),
+]
+
+
+# ---------------------------------------------------------------------------------------------- runtime and observe
+
+
+class Runtime(Section):
+    """How the work is organised."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, title="Batch size", description="Frames per model call. Default: the model's own if it is fixed, else 8."
+    )
+    batch_timeout_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
+        None,
+        title="Batch timeout",
+        description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files, 100 ms when a source is a URL.",
+    )
+    queue_batches: Annotated[int, Field(ge=1, le=64)] = Field(
+        2, title="Queue length", description="Batches that may wait between two stages."
+    )
+    open_sources: Annotated[int, Field(ge=1, le=1024)] = Field(
+        4, title="Open sources", description="How many videos are decoded at the same time; the others wait their turn."
+    )
+    inference_threads: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, title="Inference threads", description="TensorFlow's threads on the cpu engine; 0: TensorFlow decides."
+    )
+
+
+class Observe(Section):
+    """What a person and a log see."""
+
+    progress: Literal["auto", "always", "never"] = Field(
+        "auto",
+        title="Progress",
+        description="The live display; auto: only on a terminal, else a line from time to time.",
+    )
+    progress_interval_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        10.0, title="Progress interval", description="Seconds between progress lines when not on a terminal."
+    )
+    summary: bool = Field(True, title="Summary", description="Whether the closing summary is printed.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", title="Log level", description="Least severity that is logged."
+    )
+    report: Path | None = Field(None, title="Report", description="Write the closing summary as JSON to this file.")
+
+
+class Config(Section):
+    """A whole pipeline: sources, stages, sinks."""
+
+    version: Literal[1] = Field(1, title="Version", description="Of this format.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        title="Device",
+        description="auto: cuda where a usable GPU is, else cpu. cuda without a GPU is an error.",
+    )
+    sources: Annotated[list[Annotated[Source, BeforeValidator(expand_source)]], Field(min_length=1)] = Field(
+        ..., title="Sources", description="What is processed."
+    )
+    pipeline: Stages = Field(..., title="Pipeline", description="What is done with every frame.")
+    sinks: list[Sink] = Field(
+        default_factory=list, title="Sinks", description="Where results go. None: only the summary, or the Python API."
+    )
+    runtime: Runtime = Field(default_factory=Runtime, title="Runtime", description="How the work is organised.")
+    observe: Observe = Field(default_factory=Observe, title="Observe", description="Progress, log and summary.")

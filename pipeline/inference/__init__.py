@@ -1,0 +1,1 @@
+"""TensorFlow models: loading, checking, calling."""

@@ -1,0 +1,1 @@
+"""What a person and a log see: status, progress, summary."""

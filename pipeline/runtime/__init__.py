@@ -1,0 +1,1 @@
+"""Building the stages from the configuration; threads, life cycle, errors, shutdown."""

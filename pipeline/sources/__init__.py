@@ -1,0 +1,1 @@
+"""Which videos there are: files, directories, globs, URLs, media cards."""

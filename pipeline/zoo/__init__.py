@@ -1,0 +1,1 @@
+"""Models and clips that cards describe: fetching, verifying, converting."""
