@@ -267,7 +267,7 @@ def expand_model(value: Any) -> Any:
 
 
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
-Labels = Union[str, list[str], dict[int, str]]
+Labels = str | list[str] | dict[int, str]
 
 
 class DetectionPost(Section):
