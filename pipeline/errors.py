@@ -41,7 +41,7 @@ class ConfigIssue:
     Attributes:
         message: What is wrong, what was found and what is allowed.
         field: Path of the field, such as `sinks[0].path`; empty for the file as a whole.
-        file: The file it stands in, or `--set` for an override.
+        file: The file it stands in, or `--set KEY` for an override.
         line: 1-based; None where there is no place in a file.
         column: 1-based; None where there is no place in a file.
         hint: What to do, such as "did you mean 'size'?".

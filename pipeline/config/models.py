@@ -7,19 +7,26 @@ that editors complete from.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
 
-Fraction01 = Annotated[float, Field(ge=0, le=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Triple = tuple[float, float, float]
+# Strict, so that the loader and the JSON Schema agree: '8' is text, true is no number and 1 is no truth value.
+Int = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Bool = Annotated[bool, Strict()]
+Byte = Annotated[Int, Field(ge=0, le=255)]
+Fraction01 = Annotated[Number, Field(ge=0, le=1)]
+PositiveInt = Annotated[Int, Field(ge=1)]
+Triple = tuple[Number, Number, Number]
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, defer_build=True
+    )
 
 
 def _one_of(section: BaseModel, *names: str) -> None:
@@ -35,13 +42,13 @@ def _one_of(section: BaseModel, *names: str) -> None:
 class Roi(Section):
     """Region of interest: only this part of the picture reaches the model."""
 
-    rect: tuple[float, float, float, float] | None = Field(
+    rect: tuple[Number, Number, Number, Number] | None = Field(
         None,
         title="Rectangle",
         description="x1, y1, x2, y2: left, top, right and bottom edge.",
         examples=[[0, 0, 640, 360]],
     )
-    polygon: Annotated[list[tuple[float, float]], Field(min_length=3, max_length=256)] | None = Field(
+    polygon: Annotated[list[tuple[Number, Number]], Field(min_length=3, max_length=256)] | None = Field(
         None,
         title="Polygon",
         description="Corner points [x, y]. The model sees the polygon's bounding box; pixels outside the polygon are padding.",
@@ -57,7 +64,7 @@ class Roi(Section):
         if self.rect is not None:
             x1, y1, x2, y2 = self.rect
             if x2 <= x1 or y2 <= y1:
-                raise ValueError(f"rect is x1, y1, x2, y2 with x2 > x1 and y2 > y1; found {list(self.rect)}")
+                raise ValueError("rect is x1, y1, x2, y2 with x2 > x1 and y2 > y1")
             points += [(x1, y1), (x2, y2)]
         if min(min(p) for p in points) < 0:
             raise ValueError("coordinates are not negative")
@@ -99,6 +106,7 @@ class Source(Section):
         title="URL",
         description="http(s) or HLS. Take passwords from the environment: ${CAMERA_PASSWORD}.",
         pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://",
+        examples=["https://example.org/clip.mp4"],
     )
     media: str | None = Field(
         None,
@@ -112,7 +120,7 @@ class Source(Section):
         min_length=1,
         max_length=200,
     )
-    recursive: bool = Field(
+    recursive: Bool = Field(
         True, title="Recursive", description="Whether a directory's sub-directories are searched too."
     )
     on_error: Literal["skip", "stop"] = Field(
@@ -132,7 +140,7 @@ class Source(Section):
         title="FFmpeg options",
         description="Options of FFmpeg's protocol or demuxer, such as {user_agent: vramline}.",
     )
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+    timeout_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
         10.0, title="Timeout", description="Seconds after which a silent server is an error (URLs only)."
     )
 
@@ -157,7 +165,7 @@ def expand_source(value: Any) -> Any:
 class Decode(Section):
     """From packets to pictures."""
 
-    threads: Annotated[int, Field(ge=0, le=64)] = Field(
+    threads: Annotated[Int, Field(ge=0, le=64)] = Field(
         0, title="Threads", description="FFmpeg threads per video on the cpu engine; 0: as many as there are cores."
     )
     corrupt_frames: Literal["keep", "drop"] = Field(
@@ -186,14 +194,9 @@ class Preprocess(Section):
         title="Interpolation",
         description="bilinear: 2x2 samples; area: mean over the covered area when shrinking (no aliasing), bilinear when enlarging.",
     )
-    pad: (
-        Annotated[int, Field(ge=0, le=255)]
-        | tuple[
-            Annotated[int, Field(ge=0, le=255)],
-            Annotated[int, Field(ge=0, le=255)],
-            Annotated[int, Field(ge=0, le=255)],
-        ]
-    ) = Field(114, title="Padding", description="Grey value, or [r, g, b], 0..255, before scale, mean and std.")
+    pad: Byte | tuple[Byte, Byte, Byte] = Field(
+        114, title="Padding", description="Grey value, or [r, g, b], 0..255, before scale, mean and std."
+    )
     channels: Literal["rgb", "bgr"] = Field(
         "rgb", title="Channel order", description="Order of the colour channels in the model's input."
     )
@@ -203,13 +206,13 @@ class Preprocess(Section):
     dtype: Literal["uint8", "float16", "float32"] | None = Field(
         None, title="Data type", description="Default: the model's own."
     )
-    scale: float | Triple = Field(
+    scale: Number | Triple = Field(
         1.0,
         title="Scale",
         description="value = (pixel * scale - mean) / std; a number, or one per channel in the model's order.",
     )
-    mean: float | Triple = Field(0.0, title="Mean", description="Subtracted after scaling.")
-    std: float | Triple = Field(1.0, title="Standard deviation", description="Divided by last; not 0.")
+    mean: Number | Triple = Field(0.0, title="Mean", description="Subtracted after scaling.")
+    std: Number | Triple = Field(1.0, title="Standard deviation", description="Divided by last; not 0.")
 
     @model_validator(mode="after")
     def _check(self) -> Preprocess:
@@ -244,7 +247,7 @@ class ModelSource(Section):
     outputs: list[str] | None = Field(
         None, title="Outputs", description="Names of the outputs to fetch. Default: all. Required for a GraphDef."
     )
-    trust: bool = Field(
+    trust: Bool = Field(
         False,
         title="Trust",
         description="Allow a Keras file to run Python code that it brings (Lambda layers). Only for files that you made.",
@@ -282,7 +285,7 @@ class DetectionPost(Section):
         description="By label; others keep score_threshold.",
         examples=[{"person": 0.4}],
     )
-    classes: list[str | int] | None = Field(
+    classes: list[str | Int] | None = Field(
         None, title="Class filter", description="Labels or ids to keep. Default: all."
     )
     nms_iou: Fraction01 | None = Field(
@@ -290,10 +293,10 @@ class DetectionPost(Section):
         title="NMS IoU",
         description="Of two boxes that overlap more than this the weaker goes; null: no non-maximum suppression.",
     )
-    class_agnostic: bool = Field(
+    class_agnostic: Bool = Field(
         False, title="Class-agnostic NMS", description="Whether boxes of different classes suppress each other."
     )
-    max_detections: Annotated[int, Field(ge=1, le=10_000)] = Field(
+    max_detections: Annotated[Int, Field(ge=1, le=10_000)] = Field(
         100, title="Most detections", description="The best this many per frame are kept."
     )
     labels: Labels | None = Field(
@@ -301,7 +304,7 @@ class DetectionPost(Section):
         title="Labels",
         description="A list, a mapping from id to label, a text file with one label a line, or a built-in set: coco80, coco90.",
     )
-    class_offset: Annotated[int, Field(ge=0, le=1000)] = Field(
+    class_offset: Annotated[Int, Field(ge=0, le=1000)] = Field(
         0, title="Class offset", description="Added to the index of a score column to give the class id."
     )
 
@@ -324,13 +327,13 @@ class SsdPost(DetectionPost):
     boxes: str = Field("boxes", title="Boxes output", description="[N, A, 4] or [N, A, 1, 4].")
     scores: str = Field("scores", title="Scores output", description="[N, A, C].")
     box_format: BoxFormat = Field("yxyx", title="Box format", description="Order of the four numbers.")
-    normalized: bool = Field(
+    normalized: Bool = Field(
         True, title="Normalised", description="Boxes in 0..1 of the model's input, else in its pixels."
     )
     activation: Literal["none", "sigmoid", "softmax"] = Field(
         "none", title="Activation", description="What turns the scores into probabilities."
     )
-    background: bool = Field(
+    background: Bool = Field(
         False,
         title="Background column",
         description="Whether score column 0 is the background class; it is left out, and column 1 becomes class id class_offset.",
@@ -342,12 +345,12 @@ class YoloPost(DetectionPost):
 
     family: Literal["yolo"] = Field("yolo", title="Family", description="YOLO heads.")
     output: str | None = Field(None, title="Output", description="Default: the only one.")
-    objectness: bool | None = Field(
+    objectness: Bool | None = Field(
         None,
         title="Objectness column",
         description="Whether column 4 is an objectness score (v5: yes, v8 and v11: no). Default: [N, A, 5+C] has one, [N, 4+C, A] has none.",
     )
-    normalized: bool = Field(
+    normalized: Bool = Field(
         False, title="Normalised", description="Boxes in 0..1 of the model's input, else in its pixels."
     )
 
@@ -385,7 +388,7 @@ class BoxesPost(DetectionPost):
         None, title="Classes output", description="[N, K]; null: scores has a column per class."
     )
     box_format: BoxFormat = Field("xyxy", title="Box format", description="Order of the four numbers.")
-    normalized: bool = Field(
+    normalized: Bool = Field(
         False, title="Normalised", description="Boxes in 0..1 of the model's input, else in its pixels."
     )
     activation: Literal["none", "sigmoid", "softmax"] = Field(
@@ -401,7 +404,7 @@ class ClassifyPost(Section):
     activation: Literal["none", "sigmoid", "softmax"] = Field(
         "softmax", title="Activation", description="What turns the outputs into probabilities."
     )
-    top_k: Annotated[int, Field(ge=1, le=1000)] = Field(
+    top_k: Annotated[Int, Field(ge=1, le=1000)] = Field(
         5, title="Top k", description="How many classes a record holds at most."
     )
     score_threshold: Fraction01 = Field(
@@ -410,7 +413,7 @@ class ClassifyPost(Section):
     labels: Labels | None = Field(
         None, title="Labels", description="A list, a mapping from id to label, or a text file with one label a line."
     )
-    class_offset: Annotated[int, Field(ge=0, le=1000)] = Field(
+    class_offset: Annotated[Int, Field(ge=0, le=1000)] = Field(
         0, title="Class offset", description="Added to the column's index to give the class id."
     )
 
@@ -479,7 +482,7 @@ class FileSink(Section):
         title="Path",
         description="Relative to the working directory; folders are made. {source} stands for the source's id: one file per source.",
     )
-    overwrite: bool = Field(
+    overwrite: Bool = Field(
         False,
         title="Overwrite",
         description="Whether an existing file is replaced; otherwise it is an error before the first frame.",
@@ -490,7 +493,7 @@ class JsonlSink(FileSink):
     """One JSON record a frame, one record a line."""
 
     type: Literal["jsonl"] = Field("jsonl", title="Type", description="JSON lines.")
-    empty_frames: bool = Field(
+    empty_frames: Bool = Field(
         True, title="Empty frames", description="Whether frames without any result get a record too."
     )
 
@@ -505,17 +508,17 @@ class VideoSink(FileSink):
     """The annotated video: H.264 in MP4, with the source's own timestamps. Needs {source} in `path` if there are several sources."""
 
     type: Literal["video"] = Field("video", title="Type", description="Annotated video.")
-    crf: Annotated[int, Field(ge=0, le=51)] = Field(
+    crf: Annotated[Int, Field(ge=0, le=51)] = Field(
         23, title="CRF", description="x264's constant rate factor: smaller is better and larger."
     )
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = Field(
         "veryfast", title="Preset", description="x264's speed."
     )
-    max_width: Annotated[int, Field(ge=16, le=8192)] | None = Field(
+    max_width: Annotated[Int, Field(ge=16, le=8192)] | None = Field(
         None, title="Largest width", description="Wider videos are scaled down. Default: the source's own."
     )
-    labels: bool = Field(True, title="Labels", description="Draw label and score at each box.")
-    caption: bool = Field(True, title="Caption", description="Draw the source's name and the time in the corner.")
+    labels: Bool = Field(True, title="Labels", description="Draw label and score at each box.")
+    caption: Bool = Field(True, title="Caption", description="Draw the source's name and the time in the corner.")
 
 
 class TensorsSink(FileSink):
@@ -541,21 +544,21 @@ Sink = Annotated[
 class Runtime(Section):
     """How the work is organised."""
 
-    batch_size: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+    batch_size: Annotated[Int, Field(ge=1, le=1024)] | None = Field(
         None, title="Batch size", description="Frames per model call. Default: the model's own if it is fixed, else 8."
     )
-    batch_timeout_ms: Annotated[float, Field(gt=0, le=60_000)] | None = Field(
+    batch_timeout_ms: Annotated[Number, Field(gt=0, le=60_000)] | None = Field(
         None,
         title="Batch timeout",
         description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files, 100 ms when a source is a URL.",
     )
-    queue_batches: Annotated[int, Field(ge=1, le=64)] = Field(
+    queue_batches: Annotated[Int, Field(ge=1, le=64)] = Field(
         2, title="Queue length", description="Batches that may wait between two stages."
     )
-    open_sources: Annotated[int, Field(ge=1, le=1024)] = Field(
+    open_sources: Annotated[Int, Field(ge=1, le=1024)] = Field(
         4, title="Open sources", description="How many videos are decoded at the same time; the others wait their turn."
     )
-    inference_threads: Annotated[int, Field(ge=0, le=256)] = Field(
+    inference_threads: Annotated[Int, Field(ge=0, le=256)] = Field(
         0, title="Inference threads", description="TensorFlow's threads on the cpu engine; 0: TensorFlow decides."
     )
 
@@ -568,10 +571,10 @@ class Observe(Section):
         title="Progress",
         description="The live display; auto: only on a terminal, else a line from time to time.",
     )
-    progress_interval_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+    progress_interval_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
         10.0, title="Progress interval", description="Seconds between progress lines when not on a terminal."
     )
-    summary: bool = Field(True, title="Summary", description="Whether the closing summary is printed.")
+    summary: Bool = Field(True, title="Summary", description="Whether the closing summary is printed.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", title="Log level", description="Least severity that is logged."
     )
