@@ -10,7 +10,7 @@ Arrays are NumPy's on the `cpu` engine and CuPy's on the `cuda` engine; `Array` 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -77,6 +77,10 @@ class Picture:
         height, width = self.planes[0].shape
         return width, height
 
+    def without_pixels(self) -> Picture:
+        """The same picture with its planes let go of: what is left is its geometry."""
+        return replace(self, planes=(), owner=None)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
@@ -87,7 +91,7 @@ class Frame:
         index: 0-based number of the frame in display order among the decoded frames of its source.
         pts_s: Presentation time in seconds as the container states it (not shifted to start at 0); None if it states none.
         time_s: When the frame was decoded: seconds since 1970-01-01 UTC.
-        picture: The pixels; None once they are no longer needed.
+        picture: The pixels and their geometry; its planes are empty once nobody needs them.
     """
 
     source_id: str
@@ -95,6 +99,10 @@ class Frame:
     pts_s: float | None
     time_s: float
     picture: Picture
+
+    def without_pixels(self) -> Frame:
+        """The same frame with its pixels let go of."""
+        return replace(self, picture=self.picture.without_pixels())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +120,10 @@ class InputBatch:
     tensor: Array
     transforms: npt.NDArray[np.float64]
     model_size: tuple[int, int]
+
+    def with_frames(self, frames: tuple[Frame, ...]) -> InputBatch:
+        """The same batch with other frame objects, one for each of its own."""
+        return replace(self, frames=frames)
 
     @property
     def display_sizes(self) -> npt.NDArray[np.float64]:

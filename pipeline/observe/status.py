@@ -34,6 +34,7 @@ class SourceStatus:
         decode: The decoder's counters.
         results: Frames whose results have been handed to the sinks.
         last_pts_s: Presentation time of the last of these.
+        frame_limit: Frames to process at most; None: all. Only for estimating what is left.
         error: Why it failed, in one sentence; None if it did not.
         error_code: The same as a stable name.
     """
@@ -45,6 +46,7 @@ class SourceStatus:
     decode: DecodeStats = field(default_factory=DecodeStats)
     results: int = 0
     last_pts_s: float | None = None
+    frame_limit: int | None = None
     error: str | None = None
     error_code: SourceErrorCode | None = None
 
@@ -56,6 +58,12 @@ class StageTimes:
     busy_s: float = 0.0
     batches: int = 0
     frames: int = 0
+
+    def add(self, busy_s: float, frames: int) -> None:
+        """Counts one batch (or, in the decoder, one frame)."""
+        self.busy_s += busy_s
+        self.batches += 1
+        self.frames += frames
 
     @property
     def ms_per_frame(self) -> float:
