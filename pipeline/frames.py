@@ -9,7 +9,7 @@ Arrays are NumPy's on the `cpu` engine and CuPy's on the `cuda` engine; `Array` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,6 +43,51 @@ class Colour:
     siting: Siting = "left"
 
 
+@dataclass(frozen=True, slots=True)
+class SurfaceLayout:
+    """Where the samples of a decoded surface lie; the same for all frames of a stream until its size or format changes.
+
+    Attributes:
+        width: Coded width in samples.
+        height: Coded height in samples.
+        pitch_bytes: From one luma row to the next.
+        chroma_offset_bytes: From the surface's start to the first Cb sample.
+        cr_offset_bytes: From a Cb sample to its Cr sample (NV12: 1, P016: 2, planar: a plane's size).
+        chroma_pitch_bytes: From one chroma row to the next.
+        chroma_step_bytes: From one Cb sample to the next (NV12: 2, P016: 4, planar 8 bit: 1).
+        sample_bytes: 1 or 2.
+        shift: Bits that samples are shifted up by in their integers (P016 holds 10 bits shifted up by 6).
+    """
+
+    width: int
+    height: int
+    pitch_bytes: int
+    chroma_offset_bytes: int
+    cr_offset_bytes: int
+    chroma_pitch_bytes: int
+    chroma_step_bytes: int
+    sample_bytes: int
+    shift: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surface:
+    """A decoded picture in device memory, on loan from its decoder.
+
+    Attributes:
+        pointer: Device address of the first luma sample.
+        layout: Where the samples lie.
+        release: Gives the memory back; from any thread, once. On the one stream this may be done as soon as the last
+            kernel that reads it has been enqueued.
+        uploaded: True if the CPU decoded it and it was copied up.
+    """
+
+    pointer: int
+    layout: SurfaceLayout
+    release: Callable[[], None]
+    uploaded: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """A decoded picture as the decoder left it: planes, and what is needed to show them.
@@ -59,6 +104,7 @@ class Picture:
         width: Display width in pixels: after sample aspect ratio and rotation.
         height: Display height in pixels.
         owner: Keeps the decoder's memory alive as long as the planes are used.
+        surface: On the `cuda` engine the samples in device memory; `planes` is empty then.
     """
 
     planes: tuple[Array, ...]
@@ -70,16 +116,19 @@ class Picture:
     mirror: bool = False
     sar: Fraction = Fraction(1)
     owner: object = None
+    surface: Surface | None = None
 
     @property
     def coded_size(self) -> tuple[int, int]:
         """(width, height) of the first plane: what was decoded, before display."""
+        if self.surface is not None:
+            return self.surface.layout.width, self.surface.layout.height
         height, width = self.planes[0].shape
         return width, height
 
     def without_pixels(self) -> Picture:
         """The same picture with its planes let go of: what is left is its geometry."""
-        return replace(self, planes=(), owner=None)
+        return replace(self, planes=(), owner=None, surface=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -112,11 +112,18 @@ class Model(Protocol):
         """Releases the model."""
 
 
+class PendingPredictions(Protocol):
+    """Results that the device is still working on."""
+
+    def result(self) -> Predictions:
+        """Waits for them: the one place where the host waits for the device."""
+
+
 class Postprocessor(Protocol):
     """A model's outputs -> results in display coordinates."""
 
-    def __call__(self, outputs: Mapping[str, Array], batch: InputBatch) -> Predictions:
-        """Rows of `outputs` behind `len(batch.frames)` are padding and ignored."""
+    def __call__(self, outputs: Mapping[str, Array], batch: InputBatch) -> Predictions | PendingPredictions:
+        """Rows of `outputs` behind `len(batch.frames)` are padding and ignored. The `cuda` engine returns at once."""
 
 
 @dataclass(frozen=True, slots=True)
