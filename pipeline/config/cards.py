@@ -7,24 +7,39 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.models import Section
 from pipeline.errors import VramlineError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# A name begins with no "-", so that no client takes it for an option; a path stays inside its package.
+PackageName = Annotated[str, Field(pattern=r"^(@[a-z0-9][a-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=214)]
+PackageVersion = Annotated[str, Field(pattern=r"^[0-9][A-Za-z0-9.+!-]*$", max_length=100)]
+_PATH_PATTERN = r"^[^/\\\x00-\x1f]+(/[^/\\\x00-\x1f]+)*$"
+PathInPackage = Annotated[str, Field(pattern=_PATH_PATTERN, max_length=500)]
+TensorName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 
 
 class PackageFile(Section):
     """A file inside a published package."""
 
     registry: Literal["npm", "pypi"] = Field(..., title="Registry", description="Where the package is published.")
-    package: str = Field(..., title="Package", description="Its name.")
-    version: str = Field(..., title="Version", description="Its exact version.")
-    file: str = Field(..., title="File", description="Path of the file inside the package.")
-    sha256: dict[str, Sha256] = Field(
+    package: PackageName = Field(..., title="Package", description="Its name.")
+    version: PackageVersion = Field(..., title="Version", description="Its exact version.")
+    file: PathInPackage = Field(..., title="File", description="Path of the file inside the package.")
+    sha256: dict[PathInPackage, Sha256] = Field(
         ..., title="SHA-256", description="Path inside the package -> sha256, of every file that is used.", min_length=1
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> PackageFile:
+        if self.file not in self.sha256:
+            raise ValueError(f"sha256 lacks the file itself: {self.file}")
+        climbing = [path for path in self.sha256 if {".", ".."} & set(path.split("/"))]
+        if climbing:
+            raise ValueError(f"paths lie inside the package, without . and ..; found {climbing[0]}")
+        return self
 
 
 class Convert(Section):
@@ -33,10 +48,10 @@ class Convert(Section):
     format: Literal["tfjs"] = Field(
         ..., title="Format", description="tfjs: a TensorFlow.js graph model (model.json and weight shards)."
     )
-    inputs: dict[str, str] | None = Field(
+    inputs: dict[TensorName, str] | None = Field(
         None, title="Inputs", description="New input name -> tensor in the graph. Default: the graph's placeholders."
     )
-    outputs: dict[str, str] | None = Field(
+    outputs: dict[TensorName, str] | None = Field(
         None, title="Outputs", description="New output name -> tensor in the graph. Default: the graph's own outputs."
     )
     free_batch: bool = Field(
@@ -44,6 +59,11 @@ class Convert(Section):
     )
     input_shape: list[int | None] | None = Field(
         None, title="Input shape", description="Of the only input, null for free dimensions. Default: the graph's."
+    )
+    input_dtype: Literal["uint8", "float32"] | None = Field(
+        None,
+        title="Input data type",
+        description="Of the only input; it is cast to the graph's own. Default: the graph's.",
     )
 
 
