@@ -160,7 +160,7 @@ class InputBatch:
 
     Attributes:
         frames: The N frames, in the order of the rows of `tensor`.
-        tensor: (rows, H, W, 3) or (rows, 3, H, W); rows >= N, the rows behind N are padding.
+        tensor: (rows, H, W, C) or (rows, C, H, W), C = 3, or 1 for grey; rows >= N, the rows behind N are padding.
         transforms: (N, 4) float64: scale_x, scale_y, offset_x, offset_y with model = display * scale + offset, in pixels.
         model_size: (width, height) of the model's input in pixels.
     """

@@ -197,8 +197,10 @@ class Preprocess(Section):
     pad: Byte | tuple[Byte, Byte, Byte] = Field(
         114, title="Padding", description="Grey value, or [r, g, b], 0..255, before scale, mean and std."
     )
-    channels: Literal["rgb", "bgr"] = Field(
-        "rgb", title="Channel order", description="Order of the colour channels in the model's input."
+    channels: Literal["rgb", "bgr", "gray"] = Field(
+        "rgb",
+        title="Channels",
+        description="Order of the colour channels in the model's input; gray: one channel, 0.299 R + 0.587 G + 0.114 B. Default: gray if the model's input has one channel, else rgb.",
     )
     layout: Literal["nhwc", "nchw"] | None = Field(
         None, title="Layout", description="Channels last or first. Default: what the model's input shape says."
@@ -221,6 +223,8 @@ class Preprocess(Section):
             raise ValueError("std must not be 0")
         if self.dtype == "uint8" and (self.scale, self.mean, self.std) != (1.0, 0.0, 1.0):
             raise ValueError("dtype uint8 takes pixels as they are: leave out scale, mean and std")
+        if self.channels == "gray" and any(isinstance(v, tuple) for v in (self.scale, self.mean, self.std)):
+            raise ValueError("channels gray is one channel: give scale, mean and std as one number each")
         return self
 
 
@@ -305,7 +309,9 @@ class DetectionPost(Section):
         description="A list, a mapping from id to label, a text file with one label a line, or a built-in set: coco80, coco90.",
     )
     class_offset: Annotated[Int, Field(ge=0, le=1000)] = Field(
-        0, title="Class offset", description="Added to the index of a score column to give the class id."
+        0,
+        title="Class offset",
+        description="Added to the index of a score column, or to the class number that the model gives, to give the class id.",
     )
 
 
@@ -348,7 +354,12 @@ class YoloPost(DetectionPost):
     objectness: Bool | None = Field(
         None,
         title="Objectness column",
-        description="Whether column 4 is an objectness score (v5: yes, v8 and v11: no). Default: [N, A, 5+C] has one, [N, 4+C, A] has none.",
+        description="Whether column 4 is an objectness score (v5: yes, v8 and v11: no). Default: what fits the number of labels; without labels [N, A, 5+C] has one, [N, 4+C, A] has none.",
+    )
+    anchor_axis: Literal[1, 2] | None = Field(
+        None,
+        title="Anchor axis",
+        description="Which axis of the output counts anchors: 1 for [N, A, 5+C], 2 for [N, 4+C, A]. Default: the longer one.",
     )
     normalized: Bool = Field(
         False, title="Normalised", description="Boxes in 0..1 of the model's input, else in its pixels."
@@ -461,7 +472,7 @@ class Stages(Section):
         title="Preprocess",
         description="From pictures to the model's input. Default: the card's.",
     )
-    model: Annotated[ModelSource, BeforeValidator(expand_model)] = Field(
+    model: Annotated[ModelSource, BeforeValidator(expand_model, json_schema_input_type=str | ModelSource)] = Field(
         ..., title="Model", description="Which model: a card's name, a path, or a mapping."
     )
     postprocess: Postprocess = Field(
@@ -590,9 +601,10 @@ class Config(Section):
         title="Device",
         description="auto: cuda where a usable GPU is, else cpu. cuda without a GPU is an error.",
     )
-    sources: Annotated[list[Annotated[Source, BeforeValidator(expand_source)]], Field(min_length=1)] = Field(
-        ..., title="Sources", description="What is processed."
-    )
+    sources: Annotated[
+        list[Annotated[Source, BeforeValidator(expand_source, json_schema_input_type=str | Source)]],
+        Field(min_length=1),
+    ] = Field(..., title="Sources", description="What is processed.")
     pipeline: Stages = Field(..., title="Pipeline", description="What is done with every frame.")
     sinks: list[Sink] = Field(
         default_factory=list, title="Sinks", description="Where results go. None: only the summary, or the Python API."
