@@ -1,1 +1,36 @@
-"""Where results go."""
+"""Where results go: `build_sink` turns a `sinks` entry of the configuration into a `pipeline.stages.Sink`."""
+
+from __future__ import annotations
+
+from pipeline.config import models
+from pipeline.stages import Sink
+
+__all__ = ["build_sink"]
+
+
+def build_sink(config: models.Sink, *, several_sources: bool) -> Sink:
+    """The sink that a section describes; nothing is touched before its `open`.
+
+    Args:
+        config: An entry of `sinks`.
+        several_sources: Whether the run has more than one source.
+
+    Raises:
+        SinkError: the section does not fit the number of sources.
+    """
+    # Imported here: the command line's --help needs neither orjson nor FFmpeg nor Pillow.
+    if isinstance(config, models.JsonlSink):
+        from pipeline.sinks.jsonl import jsonl_sink
+
+        return jsonl_sink(config)
+    if isinstance(config, models.CsvSink):
+        from pipeline.sinks.csv import csv_sink
+
+        return csv_sink(config)
+    if isinstance(config, models.VideoSink):
+        from pipeline.sinks.video import video_sink
+
+        return video_sink(config, several_sources=several_sources)
+    from pipeline.sinks.tensors import tensors_sink
+
+    return tensors_sink(config)

@@ -1,0 +1,111 @@
+"""Drawing on the planes of a 4:2:0 picture: only the samples that are drawn on change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.frames import Colour
+from pipeline.sinks._colour import Rgb, text_rgb, to_sample
+from pipeline.sinks._text import text_mask
+
+Plane = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """Writable planes of 8-bit 4:2:0 with even width and height.
+
+    Attributes:
+        y: (height, width) uint8.
+        cb: (height / 2, width / 2) uint8.
+        cr: The same.
+        colour: Matrix and range of the samples.
+    """
+
+    y: Plane
+    cb: Plane
+    cr: Plane
+    colour: Colour
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.y.shape[1])
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.y.shape[0])
+
+    @property
+    def line_width(self) -> int:
+        """Thickness of outlines in pixels, by the picture's size."""
+        return max(1, round(min(self.width, self.height) / 360))
+
+    @property
+    def font_size(self) -> int:
+        """Size of texts in pixels, by the picture's size."""
+        return min(64, max(10, round(min(self.width, self.height) / 40)))
+
+    def fill(self, x1: int, y1: int, x2: int, y2: int, rgb: Rgb) -> None:
+        """Paints the pixels x1..x2 - 1 of the rows y1..y2 - 1; what lies outside the picture is left out.
+
+        A chroma sample that belongs to 2x2 pixels takes the colour by the share of them that is painted.
+        """
+        x1, x2 = max(0, x1), min(self.width, x2)
+        y1, y2 = max(0, y1), min(self.height, y2)
+        if x2 <= x1 or y2 <= y1:
+            return
+        luma, *chroma = to_sample(rgb, self.colour)
+        self.y[y1:y2, x1:x2] = luma
+        share = np.outer(_share(y1, y2), _share(x1, x2))
+        for plane, sample in zip((self.cb, self.cr), chroma, strict=True):
+            part = plane[y1 // 2 : (y2 + 1) // 2, x1 // 2 : (x2 + 1) // 2]
+            part[...] = np.rint(part + share * (sample - part.astype(np.float32)))
+
+    def outline(self, box: tuple[int, int, int, int], rgb: Rgb) -> None:
+        """Draws the edge of a box, inside of it: x1, y1, x2, y2 cover the pixels x1..x2 - 1 of the rows y1..y2 - 1."""
+        x1, y1, x2, y2 = box
+        t = min(self.line_width, max(1, (x2 - x1) // 2), max(1, (y2 - y1) // 2))
+        self.fill(x1, y1, x2, y1 + t, rgb)
+        self.fill(x1, y2 - t, x2, y2, rgb)
+        self.fill(x1, y1 + t, x1 + t, y2 - t, rgb)
+        self.fill(x2 - t, y1 + t, x2, y2 - t, rgb)
+
+    def text(self, text: str, x: int, y: int, background: Rgb, *, above: bool = False) -> int:
+        """Writes a line on a filled background, moved so that it lies inside the picture.
+
+        Args:
+            text: What is written; cut where the picture is too narrow for it.
+            x: Its left edge.
+            y: Its top edge, or with `above` its bottom edge where there is room above, else its top edge.
+            background: Colour behind the text, which is black or white.
+            above: See `y`.
+
+        Returns:
+            The height of the line in pixels; 0 if there was no room.
+        """
+        mask = text_mask(text, self.font_size, self.width)
+        height, width = mask.shape
+        if not mask.size or height > self.height:
+            return 0
+        if above and y >= height:
+            y -= height
+        # On even positions and in even sizes no chroma sample is shared with the picture around.
+        x, y = (min(max(0, x), self.width - width) & ~1, min(max(0, y), self.height - height) & ~1)
+        back, front = to_sample(background, self.colour), to_sample(text_rgb(background), self.colour)
+        luma = mask.astype(np.float32) / 255
+        chroma = luma.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+        self.y[y : y + height, x : x + width] = np.rint(back[0] + luma * (front[0] - back[0]))
+        for plane, b, f in zip((self.cb, self.cr), back[1:], front[1:], strict=True):
+            plane[y // 2 : (y + height) // 2, x // 2 : (x + width) // 2] = np.rint(b + chroma * (f - b))
+        return int(height)
+
+
+def _share(start: int, end: int) -> npt.NDArray[np.float32]:
+    """Of each chroma sample that start..end - 1 touches: the share of its two pixels that is in there."""
+    edges = np.arange(start // 2, (end + 1) // 2) * 2
+    return ((np.minimum(edges + 2, end) - np.maximum(edges, start)) / 2).astype(np.float32)

@@ -1,0 +1,77 @@
+"""What the textual records share: how numbers and times are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from pipeline.frames import Classifications, Detections
+from pipeline.sinks._names import encodable
+
+FRAME_SCHEMA = "vramline.frame/1"
+ROW_SCHEMA = "vramline.row/1"
+
+text = lru_cache(maxsize=4096)(encodable)
+
+
+class Labels:
+    """Class id -> label that can be stored, looked up once per class and mapping."""
+
+    def __init__(self) -> None:
+        self._names: Mapping[int, str] = {}
+        self._cache: dict[int, str] = {}
+
+    def of(self, names: Mapping[int, str], class_ids: list[int]) -> list[str]:
+        """The labels of these classes; a class without a name has its number."""
+        if names is not self._names:
+            self._names, self._cache = names, {}
+        cache = self._cache
+        for class_id in set(class_ids).difference(cache):
+            cache[class_id] = encodable(names.get(class_id, str(class_id)))
+        return [cache[class_id] for class_id in class_ids]
+
+
+def rounded(values: Any, decimals: int) -> list[Any]:
+    """Python floats whose shortest decimal form has at most this many decimals.
+
+    Rounded in double precision: a float32 0.3 is 0.30000001192 as a double, and would be written so.
+    """
+    result: list[Any] = (np.round(np.asarray(values, np.float64), decimals) + 0.0).tolist()  # + 0.0 turns -0.0 into 0.0
+    return result
+
+
+def pts(pts_s: float | None) -> float | None:
+    """Seconds to the microsecond."""
+    return None if pts_s is None else round(pts_s, 6) + 0.0
+
+
+def utc(time_s: float) -> str:
+    """RFC 3339 in UTC with microseconds, such as `2024-05-17T08:30:00.250000Z`."""
+    return datetime.fromtimestamp(time_s, timezone.utc).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def detection_columns(
+    detections: Detections, labels: Labels
+) -> tuple[list[str], list[int], list[float], list[list[float]], list[int] | None]:
+    """Labels, class ids, scores, boxes and track ids of a whole batch as lists, ready to be written."""
+    class_ids = detections.class_ids.tolist()
+    return (
+        labels.of(detections.names, class_ids),
+        class_ids,
+        rounded(detections.scores, 4),
+        rounded(detections.boxes, 2),
+        None if detections.track_ids is None else detections.track_ids.tolist(),
+    )
+
+
+def class_columns(classes: Classifications, labels: Labels) -> list[list[tuple[str, int, float]]]:
+    """(label, class id, score) of every valid class of every frame of a batch, best first."""
+    rows = zip(classes.class_ids.tolist(), rounded(classes.scores, 4), classes.counts.tolist(), strict=True)
+    return [
+        list(zip(labels.of(classes.names, ids[:count]), ids[:count], scores[:count], strict=True))
+        for ids, scores, count in rows
+    ]
