@@ -1,0 +1,98 @@
+"""`vramline run`: the pipeline, with a display, a summary and an exit code."""
+
+from __future__ import annotations
+
+import enum
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import signals
+from pipeline.cli.configs import SetOption, load
+from pipeline.cli.console import print_out, styler
+
+if TYPE_CHECKING:
+    from pipeline.config.models import Config
+    from pipeline.observe.progress import Display
+    from pipeline.observe.status import RunStatus
+    from pipeline.runtime.pipeline import Pipeline
+
+
+class Device(str, enum.Enum):
+    """What `--device` takes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def run(
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one such as quickstart.")
+    ],
+    settings: SetOption = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Where to run; auto: cuda where it can be used, else cpu.")
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N frames of each video.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Find the sources, load the model, check the outputs; process nothing.")
+    ] = False,
+) -> None:
+    """Run a pipeline.
+
+    The summary goes to stdout, progress and log to stderr.
+    """
+    loaded = load(config, settings, device=device.value if device else None, max_frames=max_frames)
+
+    from pipeline.observe import logs, progress, report, summary
+    from pipeline.runtime.pipeline import Pipeline
+
+    observe = loaded.observe
+    logs.set_up(observe.log_level)
+    if observe.report is not None:
+        report.check_report(observe.report)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signals.interrupt)
+
+    display = progress.display(observe)
+    pipeline = Pipeline(loaded, progress=display.fetching)
+    status = pipeline.status
+    display.watch(status)
+    try:
+        with display, pipeline:
+            pipeline.prepare()
+            if not dry_run:
+                with signals.on_interrupt(lambda: _stop(pipeline, display)):
+                    pipeline.run()
+    except KeyboardInterrupt:
+        status.interrupted = True
+        raise
+    finally:
+        if status.started_s is not None:
+            if observe.summary:
+                print_out(summary.render(status, heading=styler(sys.stdout, bold=True)).rstrip("\n"))
+            if observe.report is not None:
+                report.write_report(status, observe.report)
+    if dry_run:
+        print_out(_plan(loaded, status))
+        return
+    raise typer.Exit(int(status.exit_code))
+
+
+def _stop(pipeline: Pipeline, display: Display) -> None:
+    pipeline.status.interrupted = True
+    display.stopping()
+    pipeline.stop()
+
+
+def _plan(config: Config, status: RunStatus) -> str:
+    """What a run would do, for `--dry-run`."""
+    from pipeline.observe import summary
+
+    sinks = [f"{sink.type}: {sink.path}" for sink in config.sinks] or ["only the summary"]
+    return summary.render_plan(status, sinks, heading=styler(sys.stdout, bold=True)).rstrip("\n")
