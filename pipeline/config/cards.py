@@ -114,6 +114,11 @@ def card_names(kind: Literal["model", "media"] = "model") -> list[str]:
     return sorted(path.stem for path in _card_dir(kind).glob("*.yaml"))
 
 
+def card_path(kind: Literal["model", "media"], name: str) -> Path:
+    """Where the card of this name lies, or would lie."""
+    return _card_dir(kind) / f"{name}.yaml"
+
+
 def load_model_card(name: str) -> ModelCard:
     """The model card of this name.
 
@@ -136,7 +141,7 @@ def _card_dir(kind: Literal["model", "media"]) -> Path:
 
 
 def _load(kind: Literal["model", "media"], name: str, model: type[CardT]) -> CardT:
-    path = _card_dir(kind) / f"{name}.yaml"
+    path = card_path(kind, name)
     if name not in card_names(kind):
         near = difflib.get_close_matches(name, card_names(kind), n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(card_names(kind)) or 'none'}"

@@ -19,6 +19,7 @@ Byte = Annotated[Int, Field(ge=0, le=255)]
 Fraction01 = Annotated[Number, Field(ge=0, le=1)]
 PositiveInt = Annotated[Int, Field(ge=1)]
 Triple = tuple[Number, Number, Number]
+Url = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://", examples=["https://example.org/clip.mp4"])]
 
 
 class Section(BaseModel):
@@ -101,12 +102,8 @@ class Source(Section):
         title="Path",
         description="A file, a directory (all videos in it) or a glob such as clips/**/*.mp4. Relative to the working directory.",
     )
-    url: str | None = Field(
-        None,
-        title="URL",
-        description="http(s) or HLS. Take passwords from the environment: ${CAMERA_PASSWORD}.",
-        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://",
-        examples=["https://example.org/clip.mp4"],
+    url: Url | None = Field(
+        None, title="URL", description="http(s) or HLS. Take passwords from the environment: ${CAMERA_PASSWORD}."
     )
     media: str | None = Field(
         None,

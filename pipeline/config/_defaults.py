@@ -1,0 +1,98 @@
+"""What stands between the lines: shorthands written out, and a model card's values under the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.config import cards
+from pipeline.config._nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode, find
+from pipeline.config._yaml import decode, parse
+from pipeline.config.models import expand_model, expand_source
+from pipeline.errors import ConfigError, ConfigIssue
+
+_MODEL = ("pipeline", "model")
+
+
+def expand_shorthand(node: Node, path: Path) -> Node:
+    """The mapping that a plain text in `sources` or as `pipeline.model` is short for; any other node as it is."""
+    if not isinstance(node, ScalarNode) or not isinstance(node.value, str):
+        return node
+    if path == _MODEL:
+        written_out = expand_model(node.value)
+    elif len(path) == 2 and path[0] == "sources":
+        written_out = expand_source(node.value)
+    else:
+        return node
+    entries = {key: Entry(node.place, replace(node, value=value)) for key, value in written_out.items()}
+    return MapNode(node.place, entries)
+
+
+def expand_shorthands(root: Node) -> Node:
+    """The tree with every shorthand written out."""
+    sources = find(root, ("sources",))
+    if isinstance(sources, ListNode):
+        items = tuple(expand_shorthand(item, ("sources", index)) for index, item in enumerate(sources.items))
+        root = _with(root, ("sources",), replace(sources, items=items))
+    model = find(root, _MODEL)
+    return root if model is None else _with(root, _MODEL, expand_shorthand(model, _MODEL))
+
+
+def merge_card(root: Node, issues: list[ConfigIssue]) -> tuple[Node, bool]:
+    """The tree with the card's `preprocess` and `postprocess` under the user's keys.
+
+    The card's `postprocess` is left out where the user names another family. Returns False with the tree if a card is
+    named but cannot be had, so that what it would have given is not known to be missing.
+    """
+    name, stages = find(root, (*_MODEL, "card")), find(root, ("pipeline",))
+    if not isinstance(name, ScalarNode) or not isinstance(stages, MapNode) or name.value is None:
+        return root, True
+    if name.problem or not isinstance(name.value, str):
+        return root, False
+    try:
+        card = _read_card(name.value)
+    except cards.CardError as e:
+        place = name.place
+        issues.append(ConfigIssue(e.message, "pipeline.model", place.file, place.line, place.column, e.remedy))
+        return root, False
+    entries = dict(stages.entries)
+    for section in ("preprocess", "postprocess"):
+        default, own = card.entries.get(section), entries.get(section)
+        if default is None or (own and _names_other_family(own.node, default.node)):
+            continue
+        entries[section] = Entry(own.place, _under(own.node, default.node)) if own else default
+    return _with(root, ("pipeline",), replace(stages, entries=entries)), True
+
+
+def _read_card(name: str) -> MapNode:
+    cards.load_model_card(name)
+    path = cards.card_path("model", name)
+    issues: list[ConfigIssue] = []
+    try:
+        root = parse(decode(path.read_bytes(), str(path)), str(path), issues)
+    except ConfigError as e:
+        raise cards.CardError(str(e)) from e
+    if issues or not isinstance(root, MapNode):
+        raise cards.CardError(f"{path}: not a valid model card: {issues[0] if issues else 'not a mapping'}")
+    return root
+
+
+def _names_other_family(own: Node, default: Node) -> bool:
+    family, of_card = find(own, ("family",)), find(default, ("family",))
+    return isinstance(family, ScalarNode) and isinstance(of_card, ScalarNode) and family.value != of_card.value
+
+
+def _under(own: Node, default: Node) -> Node:
+    if isinstance(own, MapNode) and isinstance(default, MapNode):
+        return replace(own, entries={**default.entries, **own.entries})
+    return own
+
+
+def _with(root: Node, path: Path, node: Node) -> Node:
+    """The tree with an existing mapping entry replaced."""
+    if not path:
+        return node
+    if not isinstance(root, MapNode):
+        return root
+    key = str(path[0])
+    entry = root.entries[key]
+    return replace(root, entries={**root.entries, key: replace(entry, node=_with(entry.node, path[1:], node))})
