@@ -1,1 +1,5 @@
-"""Which videos there are: files, directories, globs, URLs, media cards."""
+"""Which videos the configuration means."""
+
+from pipeline.sources.resolve import VideoSpec, resolve
+
+__all__ = ["VideoSpec", "resolve"]

@@ -1,0 +1,94 @@
+"""Whether a video was decoded to its end, or broke on the way; many containers end quietly where they are cut off."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from pipeline.decode._open import failure
+from pipeline.decode._reasons import Reason
+from pipeline.errors import SourceErrorCode
+from pipeline.stages import DecodeStats
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+    from pipeline.sources.resolve import VideoSpec
+
+# Fewer packets than this that fail at the very end are counted as errors; from here on the rest counts as lost.
+_HOPELESS_RUN = 10
+# A container's duration may be rounded or padded by this much.
+_TOLERANCE_S = 0.5
+# Formats without an index flag packets for gaps in the transmission, and state no duration of their own.
+_STREAMED = ("mpegts", "mpeg", "rtsp", "hls")
+
+
+class Progress:
+    """What was read and decoded of a video so far.
+
+    Attributes:
+        decoded: Frames that came out of the decoder.
+        broken: Why the container could not be read further; None if it could.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, spec: VideoSpec) -> None:
+        self.decoded = 0
+        self.broken: Reason | None = None
+        self._spec = spec
+        self._stream = stream
+        self._is_streamed = container.format.name in _STREAMED
+        self._declared_end_s = None if self._is_streamed else _declared_end_s(stream)
+        self._end_s = 0.0
+        self._packets = 0
+        self._last_is_partial = False
+
+    def read(self, packet: Packet[VideoStream]) -> None:
+        """Notes a packet."""
+        self._packets += 1
+        self._last_is_partial = packet.is_corrupt
+        if packet.pts is not None and packet.time_base:
+            self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+
+    def check(self, failed_run: int, stats: DecodeStats) -> None:
+        """Raises `SourceError` if the video broke, or ends before its container says, or has no frames at all."""
+        reason = self._reason(failed_run)
+        if reason is not None:
+            raise failure(self._spec, reason)
+        if self.decoded == 0:
+            text = f"no frames: none of its {self._packets} packets could be decoded"
+            if stats.errors == 0:
+                text += " (is its key frame missing?)"
+            raise failure(
+                self._spec, Reason(SourceErrorCode.NO_FRAMES, text if self._packets else "it holds no frames")
+            )
+
+    def _reason(self, failed_run: int) -> Reason | None:
+        after = f"after {self.decoded} frame{'' if self.decoded == 1 else 's'}"
+        if self.broken is not None:
+            if self._spec.is_url:
+                return Reason(self.broken.code, f"{self.broken.text} {after}", self.broken.remedy)
+            return Reason(SourceErrorCode.DAMAGED, f"damaged: it cannot be read further {after}")
+        cut_off = SourceErrorCode.NETWORK if self._spec.is_url else SourceErrorCode.DAMAGED
+        if self._last_is_partial and not self._is_streamed:
+            return Reason(cut_off, f"cut off: the data ends in the middle of a frame, {after}")
+        if self._declared_end_s is not None and self._packets:
+            missing_s = self._declared_end_s - self._end_s
+            if missing_s > _TOLERANCE_S:
+                return Reason(cut_off, f"cut off: it ends {missing_s:.1f} s early, {after}")
+        if self.decoded and failed_run >= _HOPELESS_RUN:
+            return Reason(SourceErrorCode.DAMAGED, f"damaged: its last {failed_run} packets cannot be decoded, {after}")
+        return None
+
+
+def _declared_end_s(stream: VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    # Matroska writes each track's end as a tag.
+    match = re.match(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    return float(Fraction(int(hours) * 3600 + int(minutes) * 60) + Fraction(seconds))
