@@ -10,16 +10,17 @@ import numpy.typing as npt
 from pipeline.config.models import Preprocess, Roi
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.frames import Frame, InputBatch, Picture
+from pipeline.preprocess.buffers import TensorPool
 from pipeline.preprocess.geometry import place
 from pipeline.preprocess.render import Kind, Plan, Values, plan, render
-from pipeline.preprocess.roi import outside_picture, region_of
-from pipeline.stages import empty_tensor
+from pipeline.preprocess.roi import empty_region, region_of
 
 
 class ReferencePreprocessor:
     """Frames of any size and colour space -> the model's input tensor.
 
-    Every batch gets a new tensor, which belongs to whoever has it. Calls from several threads are safe.
+    A batch's tensor is not written to again for as long as anything refers to it (see `buffers`). Calls from several
+    threads are safe.
     """
 
     def __init__(self, preprocess: Preprocess, rois: Mapping[str, Roi] | None = None) -> None:
@@ -37,6 +38,7 @@ class ReferencePreprocessor:
         self._dtype: str = preprocess.dtype
         self._rois = dict(rois or {})
         self._values = Values.of(preprocess)
+        self._tensors = TensorPool()
         if self._dtype == "uint8" and (self._values.gain, self._values.bias) != (Values().gain, Values().bias):
             message = "the model takes uint8, pixels as they are: leave out scale, mean and std"
             raise ConfigError([ConfigIssue(message, field="pipeline.preprocess")])
@@ -45,14 +47,15 @@ class ReferencePreprocessor:
         """The batch of these frames; see `pipeline.stages.Preprocessor`.
 
         Raises:
-            SourceError: a source's region of interest lies outside its picture.
+            SourceError: a source's region of interest holds no pixel of its picture.
         """
         width, height = self.model_size
         channels_last = self._preprocess.layout == "nhwc"
         shape = (rows, height, width, 3) if channels_last else (rows, 3, height, width)
-        tensor = empty_tensor(shape, self._dtype)
+        tensor = self._tensors.take(shape, self._dtype)
+        tensor[len(frames) :] = 0
         plans = [self._plan(frame) for frame in frames]
-        for row, frame, frame_plan in zip(tensor, frames, plans, strict=False):
+        for row, frame, frame_plan in zip(tensor[: len(frames)], frames, plans, strict=True):
             render(frame_plan, frame.picture.planes, row if channels_last else np.moveaxis(row, 0, -1))
         transforms = np.array([p.placement.transform for p in plans], np.float64).reshape(-1, 4)
         return InputBatch(tuple(frames), tensor, transforms, self.model_size)
@@ -64,7 +67,7 @@ class ReferencePreprocessor:
         placement = place(region, self.model_size, self._preprocess.fit)
         found = plan(Kind.of(picture), placement, self._preprocess.interpolation, self._values, region.polygon)
         if found.hidden is not None and found.hidden.all():
-            raise outside_picture(display_size, source_id)
+            raise empty_region(display_size, source_id)
         return found
 
 

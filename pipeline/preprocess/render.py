@@ -15,8 +15,8 @@ from pipeline.preprocess.geometry import Placement
 from pipeline.preprocess.resample import Axis, Interpolation, Taps, resample, taps
 from pipeline.preprocess.roi import Point, inside
 
-# A strip's intermediate rows stay in a core's cache: this many float32 values, 256 KiB.
-_STRIP_VALUES = 65536
+# A strip's intermediate rows stay in a core's cache: at most this many float32 values, 512 KiB.
+_STRIP_VALUES = 131072
 
 
 @dataclass(frozen=True, slots=True)

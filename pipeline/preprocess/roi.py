@@ -60,14 +60,14 @@ def region_of(roi: Roi | None, display_size: tuple[int, int], source_id: str) ->
         min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys), None if roi.polygon is None else tuple(corners)
     )
     if region.width <= 0 or region.height <= 0:
-        raise outside_picture(display_size, source_id)
+        raise empty_region(display_size, source_id)
     return region
 
 
-def outside_picture(display_size: tuple[int, int], source_id: str) -> SourceError:
+def empty_region(display_size: tuple[int, int], source_id: str) -> SourceError:
     """The error for a region of interest of which nothing is seen."""
     return SourceError(
-        f"{source_id}: nothing of the region of interest lies in the picture of {display_size[0]}x{display_size[1]} pixels",
+        f"{source_id}: the region of interest holds no pixel of the picture, which is {display_size[0]}x{display_size[1]}",
         source_id=source_id,
         code=SourceErrorCode.UNSUPPORTED,
         remedy="change the source's roi; it is in display pixels unless it says unit: fraction",
