@@ -260,3 +260,129 @@ def test_everything_together_is_as_defined(picture, preprocess, roi):
     if preprocess.interpolation == "nearest" and (roi is not None or preprocess.fit == "crop"):
         preprocess = preprocess.model_copy(update={"interpolation": "bilinear"})
     check(picture, preprocess, roi)
+
+
+def test_a_polygon_hides_what_lies_outside():
+    picture = make_picture(3, 40, 30, Colour())
+    roi = Roi(polygon=[(5.5, 3), (38, 9.25), (20, 28), (22, 15)])
+    preprocess = Preprocess(size=(20, 16), pad=(7, 8, 9), layout="nchw", dtype="float32", channels="bgr")
+    batch = check(picture, preprocess, roi)
+    hidden = (batch.tensor[0].transpose(1, 2, 0) == [9, 8, 7]).all(axis=2)
+    assert 0.3 < hidden.mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    "roi",
+    [
+        Roi(rect=(700, 10, 900, 20)),
+        Roi(polygon=[(700, 0), (900, 0), (800, 300)]),
+        # Its bounding box meets the picture, the polygon does not.
+        Roi(polygon=[(700, 0), (700, 500), (0, 500), (680, 490)]),
+        # So thin that no pixel of the model's input falls into it.
+        Roi(polygon=[(10, 10), (300, 200), (300, 200.001)]),
+    ],
+)
+def test_a_region_without_a_pixel_is_an_error_that_names_the_source(roi):
+    picture = make_picture(4, 640, 480, Colour())
+    preprocessor = ReferencePreprocessor(Preprocess(size=(32, 32), layout="nhwc", dtype="float32"), {"door": roi})
+    with pytest.raises(SourceError, match=r"^door: .*640x480.*roi") as caught:
+        preprocessor([frame(picture, "door")], 1)
+    assert caught.value.source_id == "door"
+
+
+def test_a_batch_mixes_sizes_colours_and_sources():
+    preprocess = Preprocess(size=(16, 12), layout="nhwc", dtype="float32", scale=1 / 255)
+    pictures = [
+        make_picture(5, 40, 30, Colour()),
+        make_picture(6, 25, 31, Colour("bt2020", True, 10), shift=(1, 0)),
+        make_picture(7, 8, 8, Colour("rgb", True), shift=(0, 0), rotation=90),
+        make_picture(8, 17, 9, Colour("bt601"), planes=1),
+    ]
+    rois = {"s1": Roi(rect=(2, 3, 20, 30))}
+    batch = ReferencePreprocessor(preprocess, rois)([frame(p, f"s{i}") for i, p in enumerate(pictures)], 6)
+    assert batch.tensor.shape == (6, 12, 16, 3)
+    assert batch.transforms.shape == (4, 4)
+    assert batch.model_size == (16, 12)
+    assert batch.tensor.ctypes.data % 64 == 0
+    assert batch.tensor.flags.c_contiguous
+    for i, picture in enumerate(pictures):
+        assert np.abs(batch.tensor[i] - by_definition(picture, preprocess, rois.get(f"s{i}"))).max() < 1e-5
+    assert not batch.tensor[4:].any()
+
+
+def test_planes_may_have_any_strides():
+    picture = make_picture(9, 24, 18, Colour())
+    luma, cb, cr = picture.planes
+    wide = np.zeros((18, 64), np.uint8)
+    wide[:, :24] = luma
+    nv12_chroma = np.stack([cb, cr], axis=-1)
+    strided = Picture(
+        (wide[:, :24], nv12_chroma[..., 0], nv12_chroma[..., 1]), (1, 1), picture.colour, picture.width, picture.height
+    )
+    for size, interpolation in [((24, 18), "bilinear"), ((5, 5), "area"), ((31, 40), "bilinear"), ((8, 6), "nearest")]:
+        preprocess = Preprocess(size=size, interpolation=interpolation, layout="nhwc", dtype="float32")
+        two = ReferencePreprocessor(preprocess)([frame(picture), frame(strided)], 2).tensor
+        np.testing.assert_array_equal(two[0], two[1])
+
+
+def test_a_tensor_is_used_again_only_when_nobody_has_it():
+    preprocessor = ReferencePreprocessor(Preprocess(size=(8, 8), layout="nhwc", dtype="float32"))
+    frames = [frame(make_picture(seed, 8, 8, Colour())) for seed in range(3)]
+    first = preprocessor(frames, 4)
+    kept, copy = first.tensor[0, 2:], first.tensor[0, 2:].copy()
+    address = first.tensor.ctypes.data
+    del first
+    second = preprocessor(frames[1:], 4)
+    assert second.tensor.ctypes.data != address
+    np.testing.assert_array_equal(kept, copy)
+    del kept
+    third = preprocessor(frames[2:], 4)
+    assert third.tensor.ctypes.data == address
+    assert not third.tensor[1:].any()
+
+
+def test_uint8_takes_pixels_as_they_are():
+    # Once the model's dtype fills in what the configuration left open, its own check no longer runs.
+    scaled = Preprocess(size=(8, 8), layout="nhwc", scale=2.0).model_copy(update={"dtype": "uint8"})
+    with pytest.raises(ConfigError, match=r"uint8.*scale"):
+        ReferencePreprocessor(scaled)
+    with pytest.raises(ValueError, match="dtype"):
+        ReferencePreprocessor(Preprocess(size=(8, 8), layout="nhwc"))
+
+
+def test_uint8_rounds_half_up():
+    luma = np.array([[0, 1, 2, 3, 4, 5]], np.uint8)
+    picture = Picture((luma,), (0, 0), Colour("bt709", True), 6, 1)
+    preprocess = Preprocess(size=(3, 1), interpolation="area", layout="nhwc", dtype="uint8")
+    batch = ReferencePreprocessor(preprocess.model_copy(update={"fit": "stretch"}))([frame(picture)], 1)
+    assert batch.tensor[0, 0, :, 0].tolist() == [1, 3, 5]
+
+
+def test_area_is_the_integral_over_what_a_pixel_covers():
+    picture = make_picture(10, 37, 23, Colour(full_range=True), planes=1)
+    preprocess = Preprocess(size=(10, 7), fit="stretch", interpolation="area", layout="nhwc", dtype="float32")
+    got = ReferencePreprocessor(preprocess)([frame(picture)], 1).tensor[0, ..., 0]
+    # The integral of a piecewise constant function: repeat every sample until pixels are whole numbers of them.
+    fine = picture.planes[0].astype(np.float64).repeat(7, axis=0).repeat(10, axis=1)
+    want = fine.reshape(7, 23, 10, 37).mean(axis=(1, 3))
+    assert np.abs(got - want).max() < 1e-3
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("shift", [(0, 0), (1, 0), (1, 1)])
+def test_turning_the_planes_is_turning_the_picture(rotation, mirror, shift):
+    plain = make_picture(11, 19, 12, Colour(), shift=shift)
+    turned = make_picture(11, 19, 12, Colour(), shift=shift, rotation=rotation, mirror=mirror)
+    rgb = to_rgb(plain)
+    want = np.rot90(rgb[:, ::-1] if mirror else rgb, -rotation // 90)
+    np.testing.assert_array_equal(to_rgb(turned), want)
+
+
+def test_sample_aspect_ratio_widens_the_picture():
+    picture = make_picture(12, 18, 10, Colour("bt709", True), planes=1, sar=Fraction(2))
+    rgb = to_rgb(picture)
+    assert rgb.shape == (10, 36, 3)
+    x = np.clip((np.arange(36) + 0.5) / 2 - 0.5, 0, 17)
+    want = np.stack([np.interp(x, np.arange(18), row) for row in picture.planes[0].astype(float)])
+    assert np.abs(rgb[..., 1] - want).max() <= 0.5 + 1e-3
