@@ -19,7 +19,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a field, such as runtime.batch_size=16 or sinks.0.path=out.jsonl. May be repeated.",
+        help="Change a field, such as runtime.batch_size=16 or sinks[0].path=out.jsonl. May be repeated.",
     ),
 ]
 

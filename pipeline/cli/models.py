@@ -65,10 +65,14 @@ def inspect(
 @app.command("convert")
 def convert(
     model_json: Annotated[Path, typer.Argument(metavar="MODEL.json", help="A TensorFlow.js graph model.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the SavedModel; must not exist.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the SavedModel; must be new or empty.")],
+    free_batch: Annotated[
+        bool, typer.Option("--free-batch", help="Let a model that was exported for one image take any number.")
+    ] = False,
 ) -> None:
     """Convert a TensorFlow.js graph model to a SavedModel."""
+    from pipeline.config.cards import Convert
     from pipeline.zoo.tfjs import convert_tfjs
 
-    convert_tfjs(model_json, out)
+    convert_tfjs(model_json, out, Convert(format="tfjs", free_batch=free_batch))
     print_out(str(out))

@@ -9,7 +9,7 @@ import typer
 from pipeline.cli.console import print_out
 from pipeline.errors import ConfigError, ConfigIssue
 
-SCHEMA_FILE = "vramline.schema.json"
+SCHEMA_FILE = "schema.json"
 
 
 def schema(
@@ -33,5 +33,5 @@ def schema(
     written = path.read_text(encoding="utf-8") if path.is_file() else None
     if written != dumps():
         message = "is not here" if written is None else "is not what the models of pipeline.config say"
-        raise ConfigError([ConfigIssue(message, file=str(path), hint=f"vramline schema > configs/{SCHEMA_FILE}")])
+        raise ConfigError([ConfigIssue(message, file=str(path), hint="python -m pipeline.config.schema --write")])
     print_out(f"OK  {path}")

@@ -68,9 +68,9 @@ class LiveDisplay:
         rows = [_headline(status), self._overall(status), _running_sources(status), *_found(status)]
         others = source_counts(status, without=SourceState.RUNNING)
         if others:
-            rows.append(Text(others, style="dim"))
+            rows.append(_line(others, "dim"))
         if status.interrupted:
-            rows.append(Text(STOPPING, style="yellow"))
+            rows.append(_line(STOPPING, "yellow"))
         return Padding(Group(*rows), (0, 2))
 
     def _preparation(self) -> list[RenderableType]:
@@ -79,7 +79,7 @@ class LiveDisplay:
         for what, (done, total) in fetches[-1:]:
             amount = f"{size(done)} of {size(total)}" if total else size(done) if done else ""
             table.add_row(_bar(done, total), Text(amount), Text(shown(what), style="dim"))
-        past = [Text(f"done: {shown(what)}", style="dim") for what, _ in fetches[:-1]]
+        past = [_line(f"done: {shown(what)}", "dim") for what, _ in fetches[:-1]]
         return [*past, table if fetches else self._spinner]
 
     def _overall(self, status: RunStatus) -> RenderableType:
@@ -95,6 +95,10 @@ class LiveDisplay:
             Text("" if not left else f"{duration(left)} left", style="dim"),
         )
         return table
+
+
+def _line(text: str, style: str) -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _grid(*justified: JustifyMethod) -> Table:
@@ -119,7 +123,7 @@ def _bar(done: int, total: int | None) -> ProgressBar:
 
 def _headline(status: RunStatus) -> Text:
     parts = [status.model, f"on {status.device}", f"batches of {status.batch_size}" if status.batch_size else ""]
-    return Text(" · ".join(shown(part) for part in parts if part), style="dim", no_wrap=True, overflow="ellipsis")
+    return _line(" · ".join(shown(part) for part in parts if part), "dim")
 
 
 def _running_sources(status: RunStatus) -> RenderableType:
@@ -135,7 +139,7 @@ def _running_sources(status: RunStatus) -> RenderableType:
 def _found(status: RunStatus) -> list[Text]:
     best = status.labels.copy().most_common(LABELS_SHOWN)
     words = ", ".join(f"{shown(label)} {number:,}" for label, number in best)
-    return [Text(f"found: {words}", style="dim", no_wrap=True, overflow="ellipsis")] if words else []
+    return [_line(f"found: {words}", "dim")] if words else []
 
 
 def _position(source: SourceStatus) -> str:

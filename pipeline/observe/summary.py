@@ -49,7 +49,7 @@ def render_plan(status: RunStatus, sinks: Sequence[str], heading: Style = str) -
     """
     waiting = [shown(s.source_id) for s in status.sources.values() if s.state is SourceState.WAITING]
     if len(waiting) > SOURCES_LISTED:
-        waiting[SOURCES_LISTED:] = [f"and {count(len(waiting) - SOURCES_LISTED, 'more')}"]
+        waiting[SOURCES_LISTED:] = [f"and {len(waiting) - SOURCES_LISTED:,} more"]
     verdict = "Ready to run" if waiting else "Nothing to run"
     return _joined(
         [
