@@ -14,7 +14,7 @@ from typing import Literal
 import av
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Colorspace, ColorRange
+from av.video.reformatter import ColorRange, Colorspace
 
 Rgb = npt.NDArray[np.uint8]
 Content = Literal["testsrc", "gradient", "moving box"]

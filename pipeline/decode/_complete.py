@@ -69,8 +69,8 @@ class Progress:
         after = f"after {self.decoded} frame{'' if self.decoded == 1 else 's'}"
         if self.broken is not None:
             if self._spec.is_url:
-                return Reason(self.broken.code, f"{self.broken.text} {after}", self.broken.remedy)
-            return Reason(SourceErrorCode.DAMAGED, f"damaged: it cannot be read further {after}")
+                return Reason(self.broken.code, f"{self.broken.text}, {after}", self.broken.remedy)
+            return Reason(SourceErrorCode.DAMAGED, f"damaged: it cannot be read further, {after}")
         cut_off = SourceErrorCode.NETWORK if self._spec.is_url else SourceErrorCode.DAMAGED
         if self._last_is_partial and not self._is_streamed:
             return Reason(cut_off, f"cut off: the data ends in the middle of a frame, {after}")

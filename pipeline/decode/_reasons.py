@@ -36,6 +36,13 @@ _URL_REASONS: tuple[tuple[type[Exception], Reason], ...] = (
         av.error.ProtocolNotFoundError,
         Reason(SourceErrorCode.UNSUPPORTED, "it refers to a protocol that is not allowed or not supported"),
     ),
+    (
+        av.error.InvalidDataError,
+        Reason(
+            SourceErrorCode.NOT_A_VIDEO,
+            "not a video (no demuxer recognises it, or its playlist names nothing that may be read)",
+        ),
+    ),
 )
 _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (av.error.DemuxerNotFoundError, Reason(SourceErrorCode.UNSUPPORTED, "its container format is not supported")),
@@ -53,11 +60,13 @@ _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
 )
 
 
-def reason_of(error: Exception, *, is_url: bool) -> Reason:
-    """The reason behind an exception of PyAV or the operating system."""
+def reason_of(error: Exception, *, is_url: bool, is_open: bool = False) -> Reason:
+    """The reason behind an exception of PyAV or the operating system, while a video opens or (`is_open`) later."""
     for kind, reason in (_URL_REASONS + _REASONS) if is_url else _REASONS:
         if isinstance(error, kind):
             return reason
+    if is_url and is_open:
+        return Reason(SourceErrorCode.NETWORK, "the connection broke")
     if is_url:
         return Reason(
             SourceErrorCode.NETWORK, "the server cannot be reached, or does not send a video", "check the URL"

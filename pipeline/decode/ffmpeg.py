@@ -135,7 +135,7 @@ class FfmpegDecoder:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as e:
-                progress.broken = reason_of(e, is_url=self._spec.is_url)
+                progress.broken = reason_of(e, is_url=self._spec.is_url, is_open=True)
                 self.stats.errors += 1
                 self.stats.last_error = progress.broken.text
                 break
@@ -156,7 +156,12 @@ class FfmpegDecoder:
         picture = Picture(
             planes,
             layout.chroma_shift,
-            colour(owner, codec=context.name, bit_depth=layout.bit_depth, override=self._spec.settings.colour),
+            colour(
+                owner,
+                codec=context.codec.canonical_name,
+                bit_depth=layout.bit_depth,
+                override=self._spec.settings.colour,
+            ),
             width,
             height,
             rotation,
@@ -184,8 +189,8 @@ def _stream_info(container: InputContainer, stream: VideoStream, first: Frame | 
         duration_s: float | None = float(stream.duration * stream.time_base)
     else:
         duration_s = container.duration / av.time_base if container.duration else None
-    count = stream.frames or (round(duration_s * rate) if duration_s and rate else None)
-    return StreamInfo(context.name, *size, Fraction(rate) if rate else None, count, duration_s)
+    count = stream.frames or (round(duration_s * rate) if duration_s and rate else 0) or None
+    return StreamInfo(context.codec.canonical_name, *size, Fraction(rate) if rate else None, count, duration_s)
 
 
 def _default_threads() -> int:
