@@ -6,8 +6,9 @@ a full disk. At the end its packets are copied, not encoded anew, into an ordina
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -40,7 +41,6 @@ class Encoder:
         crf: int,
         preset: str,
         threads: int,
-        keep_siting: bool,
     ) -> None:
         """Starts the encoder.
 
@@ -52,21 +52,22 @@ class Encoder:
             crf: x264's constant rate factor.
             preset: x264's preset.
             threads: Of the encoder.
-            keep_siting: Whether the siting still holds, that is, the picture was not turned.
 
         Raises:
             SinkError: the encoder refuses.
         """
         self._output = output
+        self._whole_bytes: int | None = None  # after an error: how much of the file is whole fragments
         self._step = round(1 / (frame_rate * TIME_BASE))
         options = {
             "crf": str(crf),
             "preset": preset,
             "g": str(max(1, round(frame_rate * _FRAGMENT_S))),
-            "x264-params": "sync-lookahead=0",
+            # Without reordering, decoding times are presentation times: with a variable rate, B-frames make the length
+            # that an MP4 states, and players trust, wrong by the distance between the two.
+            "bf": "0",
+            "chroma_sample_location": colour.siting,
         }
-        if keep_siting:
-            options["chroma_sample_location"] = colour.siting
         self._container: av.container.OutputContainer | None = self._try(
             lambda: av.open(
                 f"file:{output.partial}",
@@ -102,11 +103,11 @@ class Encoder:
             raise
 
     def abort(self) -> list[Path]:
-        """Keeps the fragmented file, with all frames so far if there is room for them."""
-        try:
+        """Keeps the fragmented file, with all frames so far if there is room for them, else up to the last fragment."""
+        with contextlib.suppress(SinkError):
             self._end()
-        except SinkError:
-            self._container = None
+        if self._whole_bytes is not None:
+            self._output.shorten(self._whole_bytes)
         return self._output.keep()
 
     def _end(self) -> None:
@@ -116,14 +117,27 @@ class Encoder:
             self._try(lambda: self._encode(None))
         finally:
             container, self._container = self._container, None
-            self._try(container.close)
+            with self._whole_fragments():
+                self._try(container.close)
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         container = self._open_container()
         for packet in self._stream.encode(frame):
             if not packet.duration:
                 packet.duration = self._step
-            container.mux(packet)
+            with self._whole_fragments():
+                container.mux(packet)
+
+    @contextlib.contextmanager
+    def _whole_fragments(self) -> Iterator[None]:
+        """Remembers, if writing fails, where the last whole fragment ends: every packet is flushed, a fragment in one go."""
+        size = self._output.size_bytes
+        try:
+            yield
+        except (av.error.FFmpegError, SinkError):
+            if self._whole_bytes is None:
+                self._whole_bytes = size
+            raise
 
     def _copy(self, final: Path) -> None:
         with (
@@ -132,16 +146,10 @@ class Encoder:
         ):
             video = source.streams.video[0]
             copy = target.add_stream_from_template(video)
-            first: int | None = None
             for packet in source.demux(video):
-                if packet.pts is None or packet.dts is None:
-                    continue  # the empty packet at the end
-                if first is None:
-                    first = packet.pts  # fragments count from the first decoding time, we from the first frame
-                packet.pts -= first
-                packet.dts -= first
-                packet.stream = copy
-                target.mux(packet)
+                if packet.dts is not None:  # the last one is empty
+                    packet.stream = copy
+                    target.mux(packet)
 
     def _open_container(self) -> av.container.OutputContainer:
         if self._container is None:

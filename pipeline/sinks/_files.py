@@ -113,6 +113,15 @@ class Output:
             os.lseek(fd, start, os.SEEK_SET)
             raise self.error(e) from e
 
+    @property
+    def size_bytes(self) -> int:
+        """How much is written."""
+        return os.fstat(self._open_fd()).st_size
+
+    def shorten(self, size_bytes: int) -> None:
+        """Cuts off what was written behind this size."""
+        os.ftruncate(self._open_fd(), size_bytes)
+
     def complete(self, written: Path | None = None) -> Path:
         """Gives the file its name.
 

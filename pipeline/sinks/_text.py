@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 from typing import cast
 
@@ -18,7 +19,8 @@ Mask = npt.NDArray[np.uint8]
 def text_mask(text: str, size: int, max_width: int) -> Mask:
     """How much of each pixel the text covers, with a margin around it.
 
-    Characters that the font lacks show as its placeholder; line breaks and other control characters as spaces.
+    The font knows ASCII: letters lose their accents, other characters show as the font's placeholder, and line breaks
+    and other control characters as spaces.
 
     Args:
         text: One line.
@@ -30,7 +32,8 @@ def text_mask(text: str, size: int, max_width: int) -> Mask:
     """
     font = _font(size)
     margin = max(1, size // 6)
-    line = "".join(c if c.isprintable() else " " for c in encodable(text))
+    plain = unicodedata.normalize("NFKD", encodable(text))
+    line = "".join(c if c.isprintable() else " " for c in plain if not unicodedata.combining(c))
     fitting = _shorten(line, font, max_width - 2 * margin - 1)
     if not fitting:
         return np.zeros((0, 0), np.uint8)

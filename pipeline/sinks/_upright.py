@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import SinkError
-from pipeline.frames import Colour, Picture
+from pipeline.frames import Colour, Picture, Siting
 from pipeline.sinks._canvas import Canvas, Plane
 
 Size = tuple[int, int]
@@ -23,6 +23,15 @@ Planes = tuple[npt.NDArray[np.generic], ...]
 _SWS_COLOUR = {"bt601": 5, "bt709": 1, "bt2020": 9, "smpte240m": 7}
 _SUBSAMPLING = {(1, 1): "420", (1, 0): "422", (0, 0): "444", (0, 1): "440", (2, 0): "411", (2, 2): "410"}
 _MPEG_RANGE, _JPEG_RANGE = 1, 2
+# Of the 2x2 pixels that share a chroma sample: right is x = 1, down is y = 1, the middle is 0.
+_SITINGS: dict[Siting, tuple[int, int]] = {
+    "left": (-1, 0),
+    "center": (0, 0),
+    "topleft": (-1, -1),
+    "top": (0, -1),
+    "bottomleft": (-1, 1),
+    "bottom": (0, 1),
+}
 _BLACK = {False: 16, True: 0}
 
 
@@ -45,10 +54,11 @@ class Placement:
 def output_colour(picture: Picture) -> Colour:
     """The colours of the annotated video: the picture's own in 8 bit; RGB becomes limited-range Y'CbCr."""
     colour = picture.colour
+    siting = _turned_siting(picture)
     if colour.matrix != "rgb":
-        return replace(colour, bit_depth=8)
+        return replace(colour, bit_depth=8, siting=siting)
     large = picture.height >= 720 or picture.width >= 1280
-    return Colour("bt709" if large else "bt601")
+    return Colour("bt709" if large else "bt601", siting=siting)
 
 
 def output_size(picture: Picture, max_width: int | None) -> Size:
@@ -162,6 +172,16 @@ def _with_chroma(picture: Picture) -> Picture:
 
 def _turn(plane: npt.NDArray[np.generic], picture: Picture) -> npt.NDArray[np.generic]:
     return np.rot90(plane[:, ::-1] if picture.mirror else plane, -picture.rotation // 90)
+
+
+def _turned_siting(picture: Picture) -> Siting:
+    """Where chroma samples lie after turning; the right-hand positions, which no name exists for, count as the middle."""
+    siting = picture.colour.siting if picture.chroma_shift == (1, 1) else "left"  # libswscale's own when it subsamples
+    x, y = _SITINGS[siting]
+    x = -x if picture.mirror else x
+    for _ in range(picture.rotation // 90):
+        x, y = -y, x
+    return next(name for name, place in _SITINGS.items() if place == (min(x, 0), y))
 
 
 def _lost_before(picture: Picture, lost_x: int, lost_y: int) -> tuple[float, float]:

@@ -115,11 +115,7 @@ class TensorsWriter:
         return kept
 
     def _stack(self, output: str, rows: list[AnyArray]) -> AnyArray:
-        try:
-            values = np.stack(rows)
-        except ValueError:
-            shapes = " and ".join(str(shape) for shape in sorted({row.shape for row in rows}))
-            raise self._changed(output, shapes) from None
+        values = np.stack(rows)
         if values.dtype.kind == "V":  # bfloat16 and its kin: NumPy's file format does not know them
             values = values.astype(np.float32)
         if values.dtype.hasobject:
@@ -129,14 +125,12 @@ class TensorsWriter:
             )
         spool = self._spools.get(self._names[output])
         if spool is not None and (spool.row_shape, spool.dtype) != (values.shape[1:], values.dtype):
-            raise self._changed(output, f"{spool.row_shape} {spool.dtype} and then {values.shape[1:]} {values.dtype}")
+            was, now = f"{spool.row_shape} {spool.dtype}", f"{values.shape[1:]} {values.dtype}"
+            raise SinkError(
+                f"{self._output.path}: the output {output!r} changes from frame to frame: {was} and then {now}",
+                remedy="leave it out of postprocess.outputs, or choose a model with fixed output shapes",
+            )
         return values
-
-    def _changed(self, output: str, shapes: str) -> SinkError:
-        return SinkError(
-            f"{self._output.path}: the shape of the output {output!r} changes from frame to frame: {shapes}",
-            remedy="leave it out of postprocess.outputs, or choose a model with fixed output shapes",
-        )
 
     def _pack(self) -> None:
         try:
@@ -230,7 +224,8 @@ def _frames(batch: ResultBatch) -> list[Item]:
     tensors = batch.predictions.tensors
     if tensors is None:
         raise SinkError("the tensors sink has nothing to write", remedy="set pipeline.postprocess.family: raw")
-    return [(frame, {name: np.asarray(v[i]) for name, v in tensors.items()}) for i, frame in enumerate(batch.frames)]
+    arrays = {name: np.asarray(values) for name, values in tensors.items()}
+    return [(frame, {name: a[i, ...] for name, a in arrays.items()}) for i, frame in enumerate(batch.frames)]
 
 
 def _source_column(ids: list[str]) -> AnyArray:

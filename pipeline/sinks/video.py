@@ -85,7 +85,6 @@ class VideoWriter:
                     crf=self._config.crf,
                     preset=self._config.preset,
                     threads=self._threads,
-                    keep_siting=not picture.rotation and not picture.mirror,
                 )
             frame, canvas, placement = self._upright(picture)
             annotate(canvas, placement, result, labels=self._config.labels, caption=self._config.caption)
