@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.console import print_out
 
+if TYPE_CHECKING:
+    from pipeline.inference import ModelDescription
+    from pipeline.stages import TensorInfo
+
 app = typer.Typer(
     help="List, fetch, inspect and convert models.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
 )
+
+
+_FORMATS = {"saved_model": "SavedModel", "keras": "Keras file", "graph_def": "frozen GraphDef"}
 
 
 @app.command("list")
@@ -34,18 +42,11 @@ def get(
 ) -> None:
     """Fetch and convert models now, so that the first run need not."""
     from pipeline.config.cards import load_model_card
-    from pipeline.config.models import Observe
-    from pipeline.observe import logs
-    from pipeline.observe.progress import display
-    from pipeline.zoo import obtain_model
 
     for name in names:
         load_model_card(name)  # a wrong name is told before the first download
-    logs.set_up("info")
     for name in names:
-        with display(Observe()) as progress:
-            path = obtain_model(name, progress.fetching)
-        print_out(f"{name}  {path}")
+        print_out(f"{name}  {_obtain(name)}")
 
 
 @app.command("inspect")
@@ -55,11 +56,14 @@ def inspect(
     """Show a model's inputs, outputs and a fitting YAML."""
     from pipeline.config.cards import card_names
     from pipeline.inference import describe_model, suggest_yaml
-    from pipeline.zoo import obtain_model
 
-    path = obtain_model(model) if not Path(model).exists() and model in card_names("model") else Path(model)
-    print_out(describe_model(path))
-    print_out(suggest_yaml(path))
+    a_card = not Path(model).exists() and model in card_names("model")
+    description = describe_model(_obtain(model) if a_card else Path(model))
+    print_out(_describe(description))
+    if a_card:
+        print_out(f"The card brings preprocess and postprocess along: in a configuration, `model: {model}` is enough.")
+    else:
+        print_out(f"A configuration to start from:\n\n{suggest_yaml(description).rstrip()}")
 
 
 @app.command("convert")
@@ -76,3 +80,38 @@ def convert(
 
     convert_tfjs(model_json, out, Convert(format="tfjs", free_batch=free_batch))
     print_out(str(out))
+
+
+def _obtain(name: str) -> Path:
+    from pipeline.config.models import Observe
+    from pipeline.observe import logs
+    from pipeline.observe.progress import display
+    from pipeline.zoo import obtain_model
+
+    logs.set_up("info")
+    with display(Observe()) as progress:
+        return obtain_model(name, progress.fetching)
+
+
+def _describe(description: ModelDescription) -> str:
+    from pipeline.inference.signature import show_shape
+
+    def rows(tensors: Sequence[TensorInfo]) -> list[str]:
+        width = max((len(tensor.name) for tensor in tensors), default=0)
+        return [f"  {tensor.name:<{width}}  {tensor.dtype} {show_shape(tensor.shape)}" for tensor in tensors]
+
+    signature = f", signature {description.signature}" if description.signature else ""
+    others = [name for name in description.signatures if name != description.signature]
+    return "\n".join(
+        [
+            f"{description.path}: {_FORMATS[description.format]}{signature}",
+            *([f"other signatures: {', '.join(others)}"] if others else []),
+            "",
+            "inputs",
+            *rows(description.inputs),
+            "",
+            "outputs",
+            *rows(description.outputs),
+            "",
+        ]
+    )
