@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.config import cards
+from pipeline.config._issues import did_you_mean, issue_at, show
 from pipeline.config._nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode, find
-from pipeline.config._yaml import decode, parse
 from pipeline.config.models import expand_model, expand_source
-from pipeline.errors import ConfigError, ConfigIssue
+from pipeline.errors import ConfigIssue
 
 _MODEL = ("pipeline", "model")
 
@@ -48,32 +48,23 @@ def merge_card(root: Node, issues: list[ConfigIssue]) -> tuple[Node, bool]:
         return root, True
     if name.problem or not isinstance(name.value, str):
         return root, False
+    known = cards.card_names("model")
+    if name.value not in known:
+        hint = did_you_mean(name.value, known) or f"there are: {', '.join(known) or 'none'}"
+        issues.append(issue_at(name.place, _MODEL, f"no model card is named {show(name)}", hint))
+        return root, False
     try:
-        card = _read_card(name.value)
+        card = cards.read_model_card(name.value)
     except cards.CardError as e:
-        place = name.place
-        issues.append(ConfigIssue(e.message, "pipeline.model", place.file, place.line, place.column, e.remedy))
+        issues.append(issue_at(name.place, _MODEL, e.message))
         return root, False
     entries = dict(stages.entries)
     for section in ("preprocess", "postprocess"):
-        default, own = card.entries.get(section), entries.get(section)
-        if default is None or (own and _names_other_family(own.node, default.node)):
+        default, own = find(card, (section,)), entries.get(section)
+        if default is None or (own and _names_other_family(own.node, default)):
             continue
-        entries[section] = Entry(own.place, _under(own.node, default.node)) if own else default
+        entries[section] = Entry(own.place, _under(own.node, default)) if own else Entry(default.place, default)
     return _with(root, ("pipeline",), replace(stages, entries=entries)), True
-
-
-def _read_card(name: str) -> MapNode:
-    cards.load_model_card(name)
-    path = cards.card_path("model", name)
-    issues: list[ConfigIssue] = []
-    try:
-        root = parse(decode(path.read_bytes(), str(path)), str(path), issues)
-    except ConfigError as e:
-        raise cards.CardError(str(e)) from e
-    if issues or not isinstance(root, MapNode):
-        raise cards.CardError(f"{path}: not a valid model card: {issues[0] if issues else 'not a mapping'}")
-    return root
 
 
 def _names_other_family(own: Node, default: Node) -> bool:

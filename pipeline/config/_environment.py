@@ -46,5 +46,7 @@ def _substitute_scalar(node: ScalarNode, environment: Mapping[str, str]) -> Scal
 
     text = _REFERENCE.sub(value_of, node.written)
     whole = _REFERENCE.fullmatch(node.written)
+    if problems:
+        return replace(node, value="", problem=problems[0])
     read_again = node.plain and whole is not None and whole["name"] is not None
-    return replace(node, value=resolve(text) if read_again else text, problem=problems[0] if problems else None)
+    return replace(node, value=resolve(text) if read_again else text)

@@ -9,6 +9,7 @@ from pipeline.config._nodes import ListNode, MapNode, Node, Path, Place, ScalarN
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.redact import redact
 
+_ALSO_CALLED = {"gpu": "cuda", "color": "colour", "threshold": "score_threshold"}
 _LONGEST_SHOWN = 60
 _MOST_SHOWN = 100
 
@@ -18,9 +19,10 @@ def issue_at(place: Place, path: Path, message: str, hint: str | None = None) ->
     return ConfigIssue(message, format_path(path), place.file, place.line, place.column, hint)
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str | None:
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint at the nearest known word; None if none is near."""
-    near = difflib.get_close_matches(str(word)[:100].lower(), list(known), n=1)
+    word = _ALSO_CALLED.get(str(word).lower(), str(word)[:100].lower())
+    near = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else None
 
 

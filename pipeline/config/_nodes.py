@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 Path = tuple[str | int, ...]
+MAX_DEPTH = 40
 Value = str | int | float | bool | None
 
 
@@ -95,14 +96,17 @@ def resolve(text: str) -> Value:
     return text
 
 
-def from_data(data: Any, place: Place) -> Node:
-    """The tree of Python data; its texts are taken as if they were in quotes."""
+def from_data(data: Any, place: Place, depth: int = 0) -> Node:
+    """The tree of Python data; its texts are taken as if they were in quotes. Raises ValueError if it is too deep."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
     if isinstance(data, Mapping):
-        return MapNode(place, {str(key): Entry(place, from_data(value, place)) for key, value in data.items()})
+        entries = {str(key): Entry(place, from_data(value, place, depth + 1)) for key, value in data.items()}
+        return MapNode(place, entries)
     if isinstance(data, (list, tuple)):
-        return ListNode(place, tuple(from_data(item, place) for item in data))
+        return ListNode(place, tuple(from_data(item, place, depth + 1) for item in data))
     if data is None or isinstance(data, (bool, int, float)):
-        return ScalarNode(place, data, "" if data is None else str(data))
+        return ScalarNode(place, data, "null" if data is None else str(data))
     return ScalarNode(place, str(data), str(data), plain=False)
 
 

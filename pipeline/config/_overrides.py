@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pipeline.config._issues import shorten
 from pipeline.config._nodes import Entry, ListNode, MapNode, Node, Path, Place, ScalarNode, format_path, resolve
 from pipeline.config._yaml import parse
 from pipeline.errors import ConfigError, ConfigIssue
+from pipeline.redact import redact
 
 _PART = re.compile(r"(?P<name>[^.\[\]]+)|\[(?P<index>[0-9]{1,6})\]")
-_KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[[0-9]{1,6}\])*")
+_KEY = re.compile(r"[^.:/@\[\]]+(?:\.[^.:/@\[\]]+|\[[0-9]{1,6}\])*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ def parse_override(text: str, issues: list[ConfigIssue]) -> Override | None:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not _KEY.fullmatch(key):
-        shown = key if equals else "..."
+        shown = shorten(redact(key)) if equals else "..."
         issues.append(
             ConfigIssue("not of the form KEY=VALUE", file=f"--set {shown}", hint="such as sinks[0].path=out.jsonl")
         )

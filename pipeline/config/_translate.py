@@ -80,7 +80,7 @@ class _Translator:
         as_written = node.written == node.value
         words = [str(word) for option in options for word in option.get("enum", [])]
         if words:
-            return did_you_mean(node.value, words) if as_written else None
+            return did_you_mean(node.written, words) if as_written else None
         if isinstance(node.value, str):
             unquoted = resolve(node.value)
             number = isinstance(unquoted, (int, float)) and not isinstance(unquoted, bool)

@@ -13,12 +13,22 @@ from typing import Any
 
 import yaml
 
-from pipeline.config._nodes import Entry, ListNode, MapNode, Node, Path, Place, ScalarNode, format_path, resolve
+from pipeline.config._nodes import (
+    MAX_DEPTH,
+    Entry,
+    ListNode,
+    MapNode,
+    Node,
+    Path,
+    Place,
+    ScalarNode,
+    format_path,
+    resolve,
+)
 from pipeline.errors import ConfigError, ConfigIssue
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
-MAX_DEPTH = 40
 
 # libyaml's parser is some thirty times faster; both are safe, as only their events are used.
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -90,7 +100,7 @@ def _events(text: str, file: str | None) -> Iterator[yaml.Event]:
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         problem = e.problem or e.context or "cannot be read"
-        hint = next((hint for part, hint in _HINTS if part in problem), None)
+        hint = next((hint for part, hint in _HINTS if part in f"{problem} {e.context}"), None)
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
         raise _failure(f"not valid YAML: {problem}", place, hint) from None
     except (yaml.YAMLError, ValueError, OverflowError) as e:

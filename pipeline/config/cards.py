@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from pipeline.config._issues import did_you_mean
+from pipeline.config._nodes import Node, plain_data
+from pipeline.config._translate import translate
+from pipeline.config._yaml import decode, parse
 from pipeline.config.models import Section
-from pipeline.errors import VramlineError
+from pipeline.errors import ConfigError, ConfigIssue, VramlineError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A name begins with no "-", so that no client takes it for an option; a path stays inside its package.
@@ -114,11 +116,6 @@ def card_names(kind: Literal["model", "media"] = "model") -> list[str]:
     return sorted(path.stem for path in _card_dir(kind).glob("*.yaml"))
 
 
-def card_path(kind: Literal["model", "media"], name: str) -> Path:
-    """Where the card of this name lies, or would lie."""
-    return _card_dir(kind) / f"{name}.yaml"
-
-
 def load_model_card(name: str) -> ModelCard:
     """The model card of this name.
 
@@ -133,6 +130,11 @@ def load_media_card(name: str) -> MediaCard:
     return _load("media", name, MediaCard)
 
 
+def read_model_card(name: str) -> Node:
+    """The model card of this name as a tree that knows its lines; raises `CardError` as `load_model_card` does."""
+    return _read("model", name, ModelCard)[1]
+
+
 CardT = TypeVar("CardT", ModelCard, MediaCard)
 
 
@@ -141,15 +143,26 @@ def _card_dir(kind: Literal["model", "media"]) -> Path:
 
 
 def _load(kind: Literal["model", "media"], name: str, model: type[CardT]) -> CardT:
-    path = card_path(kind, name)
+    return _read(kind, name, model)[0]
+
+
+def _read(kind: Literal["model", "media"], name: str, model: type[CardT]) -> tuple[CardT, Node]:
+    path = _card_dir(kind) / f"{name}.yaml"
     if name not in card_names(kind):
-        near = difflib.get_close_matches(name, card_names(kind), n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(card_names(kind)) or 'none'}"
-        raise CardError(f"no {kind} card is named {name!r}", remedy=remedy)
+        near = did_you_mean(name, card_names(kind))
+        raise CardError(
+            f"no {kind} card is named {name!r}", remedy=near or f"there are: {', '.join(card_names(kind)) or 'none'}"
+        )
+    issues: list[ConfigIssue] = []
     try:
-        card = model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as e:
-        raise CardError(f"{path}: not a valid {kind} card: {e}") from e
+        root = parse(decode(path.read_bytes(), str(path)), str(path), issues)
+        card = model.model_validate(plain_data(root))
+    except ValidationError as e:
+        issues += translate(e.errors(include_url=False, include_input=False), root, model.model_json_schema())
+    except ConfigError as e:
+        issues += e.issues
+    if issues:
+        raise CardError(f"not a valid {kind} card: {'; '.join(map(str, issues))}")
     if card.name != name:
         raise CardError(f"{path}: the card's name is {card.name!r}; a card is named as its file")
-    return card
+    return card, root

@@ -48,7 +48,14 @@ def config_from_mapping(data: Mapping[str, Any], *, overrides: Sequence[str] = (
 
     Model cards, shorthands, `${NAME}` and overrides work as in a file. Otherwise as `load_config`.
     """
-    return _load(None, lambda _: from_data(data, Place(None)), overrides)
+
+    def read(_: list[ConfigIssue]) -> Node:
+        try:
+            return from_data(data, Place(None))
+        except ValueError as e:
+            raise ConfigError([ConfigIssue(str(e))]) from None
+
+    return _load(None, read, overrides)
 
 
 def _load(file: str | None, read: Callable[[list[ConfigIssue]], Node], overrides: Sequence[str]) -> Config:
