@@ -36,7 +36,7 @@ def check_ops(graph_def: Any, *, model: str) -> None:
         )
 
 
-def freeze(function: Any, *, prune: bool) -> Any:
+def freeze(function: Any) -> Any:
     """A concrete function of one tensor, with its variables as constants; the same function where that is impossible.
 
     With constants TensorFlow folds batch normalisation into convolutions: a quarter less time for a MobileNetV2 on the
@@ -44,16 +44,15 @@ def freeze(function: Any, *, prune: bool) -> Any:
 
     Args:
         function: A concrete function that returns a flat tuple of tensors.
-        prune: Drop everything that the outputs do not need, assertions and other side effects too.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     try:
         frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-        if len(frozen.inputs) != 1:
-            log.debug("the graph captures resources that are no variables; it runs as it is")
-            return function
-        return frozen.prune(frozen.inputs, frozen.outputs) if prune else frozen
     except Exception as e:
         log.debug("the graph cannot be frozen and runs as it is: %s", e)
         return function
+    if len(frozen.inputs) != 1:
+        log.debug("the graph captures resources that are no variables; it runs as it is")
+        return function
+    return frozen

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.errors import ModelError
 from pipeline.frames import Array
 from pipeline.inference._tensorflow import first_line
-from pipeline.inference.signature import show_shape
+from pipeline.inference.signature import Shape, show_shape
 from pipeline.stages import TensorInfo, empty_tensor
 
 log = logging.getLogger(__name__)
@@ -38,12 +38,15 @@ class TensorFlowModel:
         *,
         name: str,
         image: TensorInfo,
+        dtype: str,
         outputs: tuple[TensorInfo, ...],
         batch_size: int,
         device: str,
     ) -> None:
         self.name, self.input, self.outputs, self.batch_size = name, image, outputs, batch_size
         self._tf, self._function, self._device = tf, function, "/CPU:0" if device == "cpu" else None
+        self._dtype = np.dtype(dtype)
+        self._shape = image.shape
         self._output_names = [o.name for o in outputs]
         fixed = image.shape is not None and image.shape[0] is not None
         self._row_counts = [batch_size] if fixed else _row_counts(batch_size)
@@ -67,10 +70,15 @@ class TensorFlowModel:
             Output name -> array with as many rows, read-only, without a copy.
 
         Raises:
-            ModelError: TensorFlow could not run the model on this tensor.
+            ModelError: the tensor does not fit, or TensorFlow could not run the model on it.
         """
+        if self._dtype != tensor.dtype or not _fits(tensor.shape, self._shape):
+            raise ModelError(
+                f"model {self.name}: takes {show_shape(self._shape)} {self._dtype}, "
+                f"not {show_shape(tensor.shape)} {tensor.dtype}"
+            )
         if self._unbatched is None:
-            self.warm_up(tensor.shape[1:], tensor.dtype.name)
+            self.warm_up(tensor.shape[1:])
         arrays = self._run(tensor)
         for name, array in arrays.items():
             if name in (self._unbatched or ()):
@@ -79,14 +87,13 @@ class TensorFlowModel:
                 raise _wrong_rows(self.name, name, array, len(tensor))
         return arrays
 
-    def warm_up(self, shape: tuple[int, ...], dtype: str) -> None:
+    def warm_up(self, shape: tuple[int, ...]) -> None:
         """Runs every row count once, so that no frame waits for TensorFlow's optimiser, and to find out what works.
 
         A model that declares a free batch but was exported with a fixed one inside goes on with `batch_size` 1.
 
         Args:
             shape: Of one image, in the model's layout.
-            dtype: Of the images.
 
         Raises:
             ModelError: the model does not run.
@@ -94,7 +101,7 @@ class TensorFlowModel:
         unbatched: frozenset[str] = frozenset()
         for rows in self._row_counts:
             try:
-                arrays = self._run(empty_tensor((rows, *shape), dtype))
+                arrays = self._run(empty_tensor((rows, *shape), self._dtype.name))
                 wrong = {n: a for n, a in arrays.items() if a.shape[:1] != (rows,)}
                 if rows > 1 and wrong:
                     raise _wrong_rows(self.name, *next(iter(wrong.items())), rows)
@@ -122,14 +129,24 @@ class TensorFlowModel:
                 outputs = self._function(_import(tf, tensor))
         except (tf.errors.OpError, ValueError, TypeError) as e:
             remedy = "choose a smaller runtime.batch_size" if isinstance(e, tf.errors.ResourceExhaustedError) else None
-            given = f"{show_shape(tensor.shape)} {tensor.dtype}"
-            raise ModelError(f"model {self.name}: does not run on {given}: {first_line(e)}", remedy=remedy) from e
+            raise ModelError(
+                f"model {self.name}: does not run on {list(tensor.shape)} {tensor.dtype}: {first_line(e)}",
+                remedy=remedy,
+            ) from e
         return dict(zip(self._output_names, map(np.asarray, outputs), strict=True))
 
 
 def _row_counts(batch_size: int) -> list[int]:
     """1, 2, 4 ... and `batch_size` itself: a partial batch wastes less than half of its rows."""
     return [*(1 << i for i in range((batch_size - 1).bit_length())), batch_size]
+
+
+def _fits(shape: tuple[int, ...], declared: Shape | None) -> bool:
+    if declared is None:
+        return True
+    return len(shape) == len(declared) and all(
+        d in (None, size) for size, d in zip(shape[1:], declared[1:], strict=True)
+    )
 
 
 def _wrong_rows(model: str, output: str, array: npt.NDArray[Any], rows: int) -> ModelError:

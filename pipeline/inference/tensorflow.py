@@ -84,13 +84,21 @@ def load_model(
     rows = _batch_size(image, batch_size, model=name)
     wanted = _wanted(file.description.outputs, settings.outputs, model=name)
     fed = pixel_type(image, model=name)
-    function, outputs = _compile(tf, file, image, wanted, fed=fed, restricted=settings.outputs is not None, model=name)
-    stamp = f"{name}@{content_hash(path)}"
-    model = TensorFlowModel(tf, function, name=stamp, image=image, outputs=outputs, batch_size=rows, device=device)
+    function, outputs = _compile(tf, file, image, wanted, fed=fed, model=name)
+    loaded = TensorFlowModel(
+        tf,
+        function,
+        name=f"{name}@{content_hash(path)}",
+        image=image,
+        dtype=fed,
+        outputs=outputs,
+        batch_size=rows,
+        device=device,
+    )
     size = (image.shape or (None,))[1:]
-    if all(d is not None for d in size) and size:
-        model.warm_up(tuple(d for d in size if d is not None), fed)
-    return model
+    if size and None not in size:
+        loaded.warm_up(tuple(d for d in size if d is not None))
+    return loaded
 
 
 def _open(tf: Any, path: Path, settings: ModelSource, *, model: str) -> ModelFile:
@@ -143,14 +151,7 @@ def _wanted(outputs: tuple[TensorInfo, ...], names: list[str] | None, *, model: 
 
 
 def _compile(
-    tf: Any,
-    file: ModelFile,
-    image: TensorInfo,
-    wanted: tuple[TensorInfo, ...],
-    *,
-    fed: str,
-    restricted: bool,
-    model: str,
+    tf: Any, file: ModelFile, image: TensorInfo, wanted: tuple[TensorInfo, ...], *, fed: str, model: str
 ) -> tuple[Any, tuple[TensorInfo, ...]]:
     """The model as one concrete function from the image tensor to a flat list, and what is known of its outputs."""
     call = file.load(image, wanted)
@@ -169,7 +170,7 @@ def _compile(
         TensorInfo(o.name, t.dtype.name, _merged(o.shape, None if t.shape.rank is None else tuple(t.shape.as_list())))
         for o, t in zip(wanted, traced.outputs, strict=True)
     )
-    return freeze(traced, prune=restricted), outputs
+    return freeze(traced), outputs
 
 
 def _merged(declared: Shape | None, inferred: Shape | None) -> Shape | None:

@@ -1,0 +1,65 @@
+"""Tiny models, made once: every answer they give can be worked out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config.models import ModelSource
+from pipeline.inference import TensorFlowModel, load_model
+from pipeline.inference._tensorflow import import_tensorflow
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    return import_tensorflow()
+
+
+@pytest.fixture(scope="session")
+def save(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Saves a function of one tensor named `image` as a SavedModel."""
+
+    def save(function: Any, shape: list[int | None], dtype: str = "float32", name: str = "model", **owned: Any) -> Path:
+        module = tf.Module()
+        for key, value in owned.items():
+            setattr(module, key, value)
+        module.serve = tf.function(function, input_signature=[tf.TensorSpec(shape, dtype, name="image")])
+        path = tmp_path_factory.mktemp("saved") / name
+        tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve.get_concrete_function()})
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def weighted(tf: Any, save: Callable[..., Path]) -> SimpleNamespace:
+    """A SavedModel with variables; `path`, and `expected(images)` in float64."""
+    kernel = np.random.default_rng(7).normal(size=(3, 3, 3, 5)).astype(np.float32)
+    variable = tf.Variable(kernel)
+
+    def serve(image: Any) -> dict[str, Any]:
+        features = tf.nn.conv2d(image, variable, 1, "VALID")
+        return {"features": features, "mean": tf.reduce_mean(features, [1, 2])}
+
+    def expected(images: np.ndarray) -> dict[str, np.ndarray]:
+        windows = np.lib.stride_tricks.sliding_window_view(images.astype(np.float64), (3, 3), (1, 2))
+        features = np.einsum("nhwcij,ijco->nhwo", windows, kernel.astype(np.float64))
+        return {"features": features, "mean": features.mean((1, 2))}
+
+    return SimpleNamespace(path=save(serve, [None, 8, 6, 3], variable=variable), expected=expected)
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[..., TensorFlowModel]:
+    """`load_model`, with less to write."""
+
+    def load(path: Path, batch_size: int | None = None, preprocess: Any = None, **settings: Any) -> TensorFlowModel:
+        source = ModelSource(path=str(path), **settings)
+        return load_model(path, source, name="tiny", batch_size=batch_size, preprocess=preprocess)
+
+    return load
