@@ -81,4 +81,5 @@ def _iou(box: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
     bottom_right = np.minimum(box[2:], others[:, 2:])
     shared = np.clip(bottom_right - top_left, 0, None).prod(axis=1)
     union = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: npt.NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
