@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -14,6 +17,11 @@ from pipeline.errors import AssetError
 MAX_FILE_BYTES = 2_000_000_000
 MAX_ARCHIVE_BYTES = 8_000_000_000
 _CHUNK_BYTES = 1 << 20
+# All that the standard library raises at broken archives. RuntimeError: an encrypted one.
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, ValueError, NotImplementedError, RuntimeError),
+)
 
 
 def extract(archive: Path, wanted: Mapping[str, str], into: Path) -> None:
@@ -40,7 +48,7 @@ def extract(archive: Path, wanted: Mapping[str, str], into: Path) -> None:
                     f"its sha256 is {actual}, the card says {expected}",
                     remedy="do not use it; the package was replaced or damaged on its way",
                 )
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as e:
+    except _DAMAGE as e:
         raise AssetError(f"{archive.name}: the package's archive is damaged: {e}") from e
     if missing:
         raise AssetError(f"{archive.name} does not hold {', '.join(missing)}")

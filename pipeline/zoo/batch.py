@@ -74,8 +74,11 @@ def check_batch(call: Callable[..., dict[str, Any]], specs: Iterable[Any]) -> No
         reason = str(e.message).splitlines()[0]
         raise AssetError(f"the batch of this graph cannot be freed: it fails with two rows: {reason}") from e
     for name, value in together.items():
-        expected = np.concatenate([part[name].numpy() for part in single])
         found = value.numpy()
+        parts = [part[name].numpy() for part in single]
+        if any(part.shape[:1] != (1,) for part in parts) or found.shape[:1] != (2,):
+            raise AssetError(f"the batch of this graph cannot be freed: {name!r} does not have a row for each picture")
+        expected = np.concatenate(parts)
         scale = max(1.0, float(np.abs(expected).max(initial=0)))
         if found.shape != expected.shape or np.abs(found - expected).max(initial=0) > _TOLERANCE * scale:
             raise AssetError(f"the batch of this graph cannot be freed: {name!r} mixes the rows of a batch")

@@ -149,7 +149,7 @@ def _last_line(log: str) -> str:
 
 
 def _only(folder: Path, pattern: str, client: str) -> Path:
-    found = list(folder.glob(pattern))
+    found = sorted(folder.glob(pattern))
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "nothing"
         raise AssetError(f"{client} should have left one {pattern} behind, and left {names}")

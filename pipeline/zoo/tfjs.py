@@ -88,6 +88,8 @@ def _prepare(
 ) -> tuple[GraphDef, _Interface]:
     signature = document.get("signature") or (document.get("userDefinedMetadata") or {}).get("signature") or {}
     outputs = convert.outputs or _named(signature.get("outputs"), ends(nodes))
+    if not outputs:
+        raise AssetError("the graph has no outputs")
     chosen = convert.inputs or _named(signature.get("inputs"), placeholders(nodes))
     unknown = [tensor for tensor in chosen.values() if node_name(tensor) not in nodes]
     if unknown:

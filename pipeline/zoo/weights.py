@@ -49,7 +49,7 @@ def load_weights(folder: Path, manifest: Any) -> dict[str, Weight]:
             reader = _Reader(b"".join(path.read_bytes() for path in paths), ", ".join(path.name for path in paths))
             for entry in group["weights"]:
                 weights[entry["name"]] = _read(reader, entry)
-    except (KeyError, TypeError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise AssetError(f"{folder}: the model's weightsManifest cannot be understood: {e!r}") from e
     except OSError as e:
         raise AssetError(
@@ -94,9 +94,8 @@ def _read(reader: _Reader, entry: Mapping[str, Any]) -> Weight:
         raise AssetError(f"weight {name!r} has the impossible shape {list(shape)}")
     count = math.prod(shape)
     if dtype == "string":
-        strings = np.empty(count, object)
-        strings[:] = list(_strings(reader, count, name))
-        return strings.reshape(shape)
+        strings = list(_strings(reader, count, name))
+        return np.array(strings, object).reshape(shape)
     if dtype not in _DTYPES:
         raise AssetError(f"weight {name!r} has dtype {dtype!r}; known are {', '.join(_DTYPES)} and string")
     quantization = entry.get("quantization")
