@@ -12,6 +12,7 @@ from pipeline.cli.console import print_out
 
 if TYPE_CHECKING:
     from pipeline.inference import ModelDescription
+    from pipeline.inference.signature import Format
     from pipeline.stages import TensorInfo
 
 app = typer.Typer(
@@ -19,7 +20,12 @@ app = typer.Typer(
 )
 
 
-_FORMATS = {"saved_model": "SavedModel", "keras": "Keras file", "graph_def": "frozen GraphDef"}
+_FORMATS: dict[Format, str] = {
+    "saved_model": "SavedModel",
+    "keras": "Keras file",
+    "keras_h5": "Keras file (HDF5)",
+    "graphdef": "frozen GraphDef",
+}
 
 
 @app.command("list")
@@ -42,7 +48,9 @@ def get(
 ) -> None:
     """Fetch and convert models now, so that the first run need not."""
     from pipeline.config.cards import load_model_card
+    from pipeline.observe import logs
 
+    logs.set_up("info")
     for name in names:
         load_model_card(name)  # a wrong name is told before the first download
     for name in names:
@@ -56,7 +64,9 @@ def inspect(
     """Show a model's inputs, outputs and a fitting YAML."""
     from pipeline.config.cards import card_names
     from pipeline.inference import describe_model, suggest_yaml
+    from pipeline.observe import logs
 
+    logs.set_up("info")
     a_card = not Path(model).exists() and model in card_names("model")
     description = describe_model(_obtain(model) if a_card else Path(model))
     print_out(_describe(description))
@@ -76,19 +86,19 @@ def convert(
 ) -> None:
     """Convert a TensorFlow.js graph model to a SavedModel."""
     from pipeline.config.cards import Convert
+    from pipeline.observe import logs
     from pipeline.zoo.tfjs import convert_tfjs
 
+    logs.set_up("info")
     convert_tfjs(model_json, out, Convert(format="tfjs", free_batch=free_batch))
     print_out(str(out))
 
 
 def _obtain(name: str) -> Path:
     from pipeline.config.models import Observe
-    from pipeline.observe import logs
     from pipeline.observe.progress import display
     from pipeline.zoo import obtain_model
 
-    logs.set_up("info")
     with display(Observe()) as progress:
         return obtain_model(name, progress.fetching)
 

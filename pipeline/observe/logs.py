@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import traceback
@@ -81,6 +82,8 @@ def set_up(level: str) -> None:
     root.setLevel(max(ours, logging.WARNING))
     logging.getLogger("pipeline").setLevel(ours)
     logging.captureWarnings(True)
+    # TensorFlow's C++ side writes to stderr by itself; it reads this when it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if ours <= logging.DEBUG else "3")
 
 
 def redacted_traceback(error: BaseException) -> str:

@@ -82,16 +82,15 @@ class LogDisplay:
         self._interval_s = interval_s
         self._status: RunStatus | None = None
         self._speed = Speed()
-        self._announced: set[tuple[str, str]] = set()
+        self._announced: set[str] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._write_lines, name="vramline-progress", daemon=True)
 
     def fetching(self, what: str, done: int, total: int | None) -> None:
         """Logs the start and the end."""
-        amount = f" ({size(total)})" if total else ""
-        self._announce(what, "started", amount)
+        self._announce(f"{shown(what)} ...")
         if total is not None and done >= total:
-            self._announce(what, "done", amount)
+            self._announce(f"{shown(what)}: done, {size(total)}")
 
     def watch(self, status: RunStatus) -> None:
         """Writes lines of this run from now on."""
@@ -111,10 +110,10 @@ class LogDisplay:
         self._ended.set()
         self._thread.join()
 
-    def _announce(self, what: str, event: str, amount: str) -> None:
-        if (what, event) not in self._announced:
-            self._announced.add((what, event))
-            log.info("%s: %s%s", shown(what), event, amount)
+    def _announce(self, line: str) -> None:
+        if line not in self._announced:
+            self._announced.add(line)
+            log.info("%s", line)
 
     def _write_lines(self) -> None:
         while not self._ended.wait(self._interval_s):

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 # The test modules here share `cli_fakes`.
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Leaves the process's logging and signals as they were."""
+    root, ours, term = logging.getLogger(), logging.getLogger("pipeline"), signal.getsignal(signal.SIGTERM)
+    handlers, levels = list(root.handlers), (root.level, ours.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+    logging.captureWarnings(False)
+    signal.signal(signal.SIGTERM, term)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from pipeline.config.cards import Convert, card_names, data_dir
 from pipeline.config.schema import json_schema
 from pipeline.errors import AssetError, ConfigError
 from pipeline.inference import ModelDescription
+from pipeline.inference.signature import Format
 from pipeline.stages import TensorInfo
 
 WriteConfig = Callable[..., Path]
@@ -146,7 +148,7 @@ def test_models_get_obtains_each(capsys: pytest.CaptureFixture[str], monkeypatch
     assert exit_code("models", "get", "coco-ssd", "nanodet") == 0
     out, err = capsys.readouterr()
     assert out == "coco-ssd  cache/coco-ssd\nnanodet  cache/nanodet\n"
-    assert "fetching nanodet: done (1.0 kB)" in err
+    assert "fetching nanodet: done, 1.0 kB" in err
 
 
 def test_models_get_checks_all_names_before_the_first_download(
@@ -195,6 +197,19 @@ def test_models_inspect_shows_a_model_and_a_yaml_that_is_valid(
     assert "outputs\n  boxes   float32 [N, 100, 4]\n  scores  float32 [N, 100, 80]\n" in out
     (tmp_path / "suggested.yaml").write_text(out[out.index("version: 1") :])
     assert exit_code("validate", tmp_path / "suggested.yaml") == 0
+
+
+@pytest.mark.parametrize("kind", get_args(Format))
+def test_models_inspect_names_every_format(
+    kind: Format, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = TensorInfo("image", "float32", (None, 64, 64, 3))
+    found = ModelDescription(kind, Path("mine"), (image,), (TensorInfo("scores", "float32", (None, 10)),))
+    monkeypatch.setattr("pipeline.inference.describe_model", lambda _: found)
+    assert exit_code("models", "inspect", "mine") == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("mine: ")
+    assert "_" not in first  # words, not the program's own names
 
 
 def test_models_inspect_takes_a_card(

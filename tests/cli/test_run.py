@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,6 @@ from pipeline.observe.status import RunStatus, SourceState
 
 WriteConfig = Callable[..., Path]
 UsePipeline = Callable[[type], None]
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leaves the process's logging and signals as they were."""
-    root, ours, term = logging.getLogger(), logging.getLogger("pipeline"), signal.getsignal(signal.SIGTERM)
-    handlers, levels = list(root.handlers), (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-    logging.captureWarnings(False)
-    signal.signal(signal.SIGTERM, term)
 
 
 def exit_code(*arguments: str | Path) -> int:
@@ -47,7 +33,7 @@ def test_a_run_prints_its_summary_and_ends_with_0(
     out, err = capsys.readouterr()
     assert out.startswith("Done: 100 frames in ")
     assert "  written\n    out.jsonl\n" in out
-    assert "fetching mine: done (25.0 MB)" in err
+    assert "fetching mine: done, 25.0 MB" in err
     assert "Done:" not in err
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -82,6 +83,19 @@ def test_no_part_of_a_record_shows_a_password(capsys: pytest.CaptureFixture[str]
     assert "admin" not in err
     assert err.count("rtsp://***@10.0.0.7/live") >= 6
     assert "Traceback" in err
+
+
+@pytest.mark.parametrize(("level", "expected"), [("debug", "0"), ("info", "3")])
+def test_tensorflow_is_quiet_unless_debugging(monkeypatch: pytest.MonkeyPatch, level: str, expected: str) -> None:
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    logs.set_up(level)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == expected
+
+
+def test_what_the_user_set_for_tensorflow_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+    logs.set_up("info")
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "1"
 
 
 def test_another_handler_behind_the_filter_sees_no_password_either() -> None:

@@ -124,9 +124,9 @@ def test_a_download_is_logged_at_its_start_and_end(lines: Lines) -> None:
         progress.fetching("converting coco-ssd", 0, None)
         progress.fetching("converting coco-ssd", 0, None)
     assert lines.messages == [
-        "fetching coco-ssd: started (25.0 MB)",
-        "fetching coco-ssd: done (25.0 MB)",
-        "converting coco-ssd: started",
+        "fetching coco-ssd ...",
+        "fetching coco-ssd: done, 25.0 MB",
+        "converting coco-ssd ...",
     ]
 
 
