@@ -57,7 +57,12 @@ class FileSink(Generic[Item]):
             make_writer: Claims an output and returns its writer.
             prepare: A batch -> one item a frame; called once a batch, whatever the number of files.
             needs_pixels: See the attribute.
+
+        Raises:
+            SinkError: the path cannot be one.
         """
+        if "\0" in str(path):
+            raise SinkError(f"{str(path)!r}: is not a path: it holds a null character")
         self.needs_pixels = needs_pixels
         self.completed: list[Path] = []
         self._path = path

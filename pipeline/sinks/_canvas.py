@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -61,10 +62,11 @@ class Canvas:
             return
         luma, *chroma = to_sample(rgb, self.colour)
         self.y[y1:y2, x1:x2] = luma
-        share = np.outer(_share(y1, y2), _share(x1, x2))
+        whole = not (x1 | y1 | x2 | y2) & 1
+        share = 1.0 if whole else np.outer(_share(y1, y2), _share(x1, x2))
         for plane, sample in zip((self.cb, self.cr), chroma, strict=True):
             part = plane[y1 // 2 : (y2 + 1) // 2, x1 // 2 : (x2 + 1) // 2]
-            part[...] = np.rint(part + share * (sample - part.astype(np.float32)))
+            part[...] = sample if whole else np.rint(part + share * (sample - part.astype(np.float32)))
 
     def outline(self, box: tuple[int, int, int, int], rgb: Rgb) -> None:
         """Draws the edge of a box, inside of it: x1, y1, x2, y2 cover the pixels x1..x2 - 1 of the rows y1..y2 - 1."""
@@ -88,24 +90,39 @@ class Canvas:
         Returns:
             The height of the line in pixels; 0 if there was no room.
         """
-        mask = text_mask(text, self.font_size, self.width)
-        height, width = mask.shape
-        if not mask.size or height > self.height:
+        planes = _label(text, self.font_size, self.width, background, self.colour)
+        height, width = planes[0].shape
+        if not planes[0].size or height > self.height:
             return 0
         if above and y >= height:
             y -= height
         # On even positions and in even sizes no chroma sample is shared with the picture around.
         x, y = (min(max(0, x), self.width - width) & ~1, min(max(0, y), self.height - height) & ~1)
-        back, front = to_sample(background, self.colour), to_sample(text_rgb(background), self.colour)
-        luma = mask.astype(np.float32) / 255
-        chroma = luma.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
-        self.y[y : y + height, x : x + width] = np.rint(back[0] + luma * (front[0] - back[0]))
-        for plane, b, f in zip((self.cb, self.cr), back[1:], front[1:], strict=True):
-            plane[y // 2 : (y + height) // 2, x // 2 : (x + width) // 2] = np.rint(b + chroma * (f - b))
+        for target, plane, shift in zip((self.y, self.cb, self.cr), planes, (0, 1, 1), strict=True):
+            target[y >> shift : (y + height) >> shift, x >> shift : (x + width) >> shift] = plane
         return int(height)
+
+
+@lru_cache(maxsize=1024)
+def _label(text: str, size: int, max_width: int, background: Rgb, colour: Colour) -> tuple[Plane, Plane, Plane]:
+    """Text on its background as 4:2:0 planes."""
+    mask = text_mask(text, size, max_width)
+    height, width = mask.shape
+    back, front = to_sample(background, colour), to_sample(text_rgb(background), colour)
+    luma = mask.astype(np.float32) / 255
+    chroma = luma.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+    y, cb, cr = (
+        np.rint(b + share * (f - b)).astype(np.uint8)
+        for b, f, share in zip(back, front, (luma, chroma, chroma), strict=True)
+    )
+    return y, cb, cr
 
 
 def _share(start: int, end: int) -> npt.NDArray[np.float32]:
     """Of each chroma sample that start..end - 1 touches: the share of its two pixels that is in there."""
-    edges = np.arange(start // 2, (end + 1) // 2) * 2
-    return ((np.minimum(edges + 2, end) - np.maximum(edges, start)) / 2).astype(np.float32)
+    share = np.ones((end + 1) // 2 - start // 2, np.float32)
+    if start % 2:
+        share[0] -= 0.5
+    if end % 2:
+        share[-1] -= 0.5
+    return share

@@ -22,6 +22,7 @@ _WEIGHTS: dict[Matrix, tuple[float, float]] = {
 _GOLDEN_RATIO = 0.6180339887498949
 
 
+@lru_cache(maxsize=4096)
 def class_rgb(class_id: int) -> Rgb:
     """The colour of a class: always the same; hues a golden angle apart, so that neighbours in number differ most."""
     return colorsys.hsv_to_rgb((0.03 + class_id * _GOLDEN_RATIO) % 1.0, 0.65 + 0.3 * (class_id // 3 % 2), 0.95)

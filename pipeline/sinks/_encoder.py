@@ -57,6 +57,8 @@ class Encoder:
             SinkError: the encoder refuses.
         """
         self._output = output
+        self._final = output.partial.with_name(output.partial.name + ".final")
+        self._final.unlink(missing_ok=True)  # a run that was killed while it completed its video left it
         self._whole_bytes: int | None = None  # after an error: how much of the file is whole fragments
         self._step = round(1 / (frame_rate * TIME_BASE))
         options = {
@@ -94,12 +96,11 @@ class Encoder:
     def finish(self) -> Path:
         """Ends the stream and completes the output."""
         self._end()
-        final = self._output.partial.with_name(self._output.partial.name + ".final")
         try:
-            self._try(lambda: self._copy(final))
-            return self._output.complete(final)
+            self._try(self._copy)
+            return self._output.complete(self._final)
         except SinkError:
-            final.unlink(missing_ok=True)
+            self._final.unlink(missing_ok=True)
             raise
 
     def abort(self) -> list[Path]:
@@ -139,10 +140,10 @@ class Encoder:
                 self._whole_bytes = size
             raise
 
-    def _copy(self, final: Path) -> None:
+    def _copy(self) -> None:
         with (
             av.open(f"file:{self._output.partial}") as source,
-            av.open(f"file:{final}", "w", format="mp4", options={"movflags": "faststart"}) as target,
+            av.open(f"file:{self._final}", "w", format="mp4", options={"movflags": "faststart"}) as target,
         ):
             video = source.streams.video[0]
             copy = target.add_stream_from_template(video)

@@ -15,7 +15,6 @@ from pipeline.sinks._names import encodable
 Mask = npt.NDArray[np.uint8]
 
 
-@lru_cache(maxsize=2048)
 def text_mask(text: str, size: int, max_width: int) -> Mask:
     """How much of each pixel the text covers, with a margin around it.
 

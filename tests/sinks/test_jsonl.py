@@ -141,6 +141,11 @@ def test_an_existing_file_is_refused_at_open(tmp_path: Path) -> None:
         sink.open()
 
 
+def test_a_path_that_is_none() -> None:
+    with pytest.raises(SinkError, match=r"'a\\x00b': is not a path"):
+        build_sink(JsonlSink(path=Path("a\0b")), several_sources=False)
+
+
 def test_abort_keeps_what_was_written(tmp_path: Path, make_batch: MakeBatch, make_source: MakeSource) -> None:
     sink = build_sink(JsonlSink(path=tmp_path / "out.jsonl"), several_sources=False)
     sink.open()
@@ -204,7 +209,7 @@ def batches(draw: st.DrawFn) -> ResultBatch:
     return ResultBatch(frames, Predictions(detections=detections), draw(texts))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(batches())
 def test_every_record_fits_the_schema(batch: ResultBatch) -> None:
     detections = batch.predictions.detections

@@ -255,9 +255,14 @@ def test_a_killed_run_leaves_a_playable_file(
     sink = opened(make_source(), tmp_path / "out.mp4")
     for start in range(0, 200, 20):
         sink.write(make_batch(frames_at([(start + i) / 25 for i in range(20)], make_picture())))
+    (tmp_path / "out.mp4.partial.final").write_text("a kill while completing would leave this too")
     (tmp_path / "left.mp4").write_bytes((tmp_path / "out.mp4.partial").read_bytes())
     assert len(decoded(tmp_path / "left.mp4")[0]) >= 100
     sink.abort()
+    sink = opened(make_source(), tmp_path / "out.mp4")
+    sink.write(make_batch(frames_at([0.0], make_picture())))
+    sink.abort()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["left.mp4", "out.mp4.partial"]
 
 
 def test_an_encoder_that_refuses_is_a_sink_error(
