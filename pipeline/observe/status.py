@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import ExitCode, SourceErrorCode
+from pipeline.errors import ExitCode, SourceError, SourceErrorCode
 from pipeline.stages import DecodeStats, StreamInfo
+
+log = logging.getLogger(__name__)
 
 
 class SourceState(str, enum.Enum):
@@ -49,6 +52,12 @@ class SourceStatus:
     frame_limit: int | None = None
     error: str | None = None
     error_code: SourceErrorCode | None = None
+
+    def fail(self, error: SourceError) -> None:
+        """Records the first error that ended this source, and logs it."""
+        if self.error is None:
+            self.state, self.error, self.error_code = SourceState.FAILED, str(error), error.code
+            log.error("source %s: %s", self.source_id, error)
 
 
 @dataclass(slots=True)

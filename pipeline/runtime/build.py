@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pipeline.config.models import Config, ModelSource
 from pipeline.errors import SourceError
-from pipeline.observe.status import RunStatus, SourceState, SourceStatus, StageTimes
+from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.ingest import OpenDecoder
 from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.sources.resolve import VideoSpec, resolve
+from pipeline.stages import Decoder
 
 log = logging.getLogger(__name__)
 
@@ -26,19 +27,15 @@ def resolve_sources(config: Config, status: RunStatus, progress: Progress | None
     specs: list[VideoSpec] = []
     for found in resolve(config.sources, lambda name: obtain_media(name, progress)):
         if isinstance(found, SourceError):
-            log.error("source %s: %s", found.source_id, found)
-            status.sources[found.source_id] = SourceStatus(
-                found.source_id, "", SourceState.FAILED, error=str(found), error_code=found.code
-            )
+            status.sources[found.source_id] = SourceStatus(found.source_id, "")
+            status.sources[found.source_id].fail(found)
         else:
             status.sources[found.source_id] = SourceStatus(found.source_id, found.shown)
             specs.append(found)
     return specs
 
 
-def build_stages(
-    config: Config, specs: Sequence[VideoSpec], status: RunStatus, progress: Progress | None
-) -> Stages:
+def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, progress: Progress | None) -> Stages:
     """Loads the model, fits the stages around it and opens the sinks.
 
     Raises:
@@ -56,7 +53,13 @@ def build_stages(
     wanted, runtime = config.pipeline.model, config.runtime
     path, name = locate_model(wanted, progress)
     model = load_model(
-        path, wanted, name=name, batch_size=runtime.batch_size, threads=runtime.inference_threads, device=status.device
+        path,
+        wanted,
+        name=name,
+        batch_size=runtime.batch_size,
+        preprocess=config.pipeline.preprocess,
+        threads=runtime.inference_threads,
+        device=status.device,
     )
     preprocess = resolve_input(model.input, config.pipeline.preprocess, model=name)
     assert preprocess.size is not None
@@ -84,7 +87,17 @@ def locate_model(model: ModelSource, progress: Progress | None) -> tuple[Path, s
 
 
 def open_decoder(config: Config) -> OpenDecoder:
-    """What opens a video on the engine that was chosen."""
+    """What opens a video on the engine that was chosen, and checks that its region of interest lies in the picture."""
     from pipeline.decode.ffmpeg import FfmpegDecoder
+    from pipeline.preprocess.roi import region_of
 
-    return lambda spec: FfmpegDecoder(spec, config.pipeline.decode)
+    def opening(spec: VideoSpec) -> Decoder:
+        decoder = FfmpegDecoder(spec, config.pipeline.decode)
+        try:
+            region_of(spec.settings.roi, (decoder.info.width, decoder.info.height), spec.source_id)
+        except SourceError:
+            decoder.close()
+            raise
+        return decoder
+
+    return opening

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -14,8 +13,6 @@ from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.flow import SourceEnd, SourceItem
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import Decoder, SinkSource
-
-log = logging.getLogger(__name__)
 
 OpenDecoder = Callable[[VideoSpec], Decoder]
 
@@ -101,15 +98,15 @@ class Ingest:
                 status.info, status.decode, status.state = decoder.info, decoder.stats, SourceState.RUNNING
                 self._queue.put(SinkSource(spec.source_id, decoder.info))
                 started = True
-                self._decode(decoder)
-                status.state = SourceState.STOPPED if self._stopping else SourceState.DONE
+                self._decode(decoder, status)
+                if status.error is None:
+                    status.state = SourceState.STOPPED if self._stopping else SourceState.DONE
             finally:
                 with self._lock:
                     self._decoders.discard(decoder)
                 decoder.close()
         except SourceError as e:
-            status.state, status.error, status.error_code = SourceState.FAILED, str(e), e.code
-            log.error("source %s: %s", spec.source_id, e)
+            status.fail(e)
             if spec.settings.on_error == "stop":
                 self._status.errors.append(f"source {spec.source_id} failed and its on_error is stop")
                 self.stop()
@@ -117,12 +114,12 @@ class Ingest:
             if started:
                 self._queue.put(SourceEnd(spec.source_id))
 
-    def _decode(self, decoder: Decoder) -> None:
+    def _decode(self, decoder: Decoder, status: SourceStatus) -> None:
         resumed_s = time.perf_counter()
         for frame in decoder:
             self._count(time.perf_counter() - resumed_s)
             self._queue.put(frame)
-            if self._stopping:
+            if self._stopping or status.error is not None:
                 break
             resumed_s = time.perf_counter()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.errors import SourceError
 from pipeline.frames import Predictions, ResultBatch
 from pipeline.observe.status import RunStatus
 from pipeline.queues import BoundedQueue, Closed
@@ -101,17 +102,28 @@ class Lane:
 
     def _preprocess(self) -> None:
         times = self._status.stages["preprocess"]
-        model = self._stages.model
-        while (batch := collect(self._frames, model.batch_size, self._batch_timeout_s)) is not None:
+        batch_size = self._stages.model.batch_size
+        while (batch := collect(self._frames, batch_size, self._batch_timeout_s)) is not None:
             if batch.frames:
                 start = time.perf_counter()
-                batch.input = self._stages.preprocess(batch.frames, model.rows(len(batch.frames)))
-                if not self._keep_pixels:
-                    batch.frames = [frame.without_pixels() for frame in batch.frames]
-                    batch.input = batch.input.with_frames(tuple(batch.frames))
+                self._prepare(batch)
                 times.add(time.perf_counter() - start, len(batch.frames))
             self._prepared.put(batch)
         self._prepared.close()
+
+    def _prepare(self, batch: Batch) -> None:
+        """Sets the batch's input; frames of a source that cannot be preprocessed are left out and the others go on."""
+        while batch.frames:
+            try:
+                rows = self._stages.model.rows(len(batch.frames))
+                batch.input = self._stages.preprocess(batch.frames, rows)
+                break
+            except SourceError as e:
+                self._status.sources[e.source_id].fail(e)
+                batch.frames = [frame for frame in batch.frames if frame.source_id != e.source_id]
+        if batch.input is not None and not self._keep_pixels:
+            batch.frames = [frame.without_pixels() for frame in batch.frames]
+            batch.input = batch.input.with_frames(tuple(batch.frames))
 
     def _infer(self) -> None:
         times = self._status.stages["infer"]
@@ -148,6 +160,8 @@ class Lane:
             return None
         start = time.perf_counter()
         predictions = self._stages.postprocess(batch.outputs, batch.input)
+        if not isinstance(predictions, Predictions):
+            predictions = predictions.result()
         self._status.stages["postprocess"].add(time.perf_counter() - start, len(batch.frames))
         return ResultBatch(batch.frames, predictions, self._stages.model.name)
 

@@ -6,11 +6,11 @@ import threading
 from collections import defaultdict
 
 import pytest
-from fakes import FakeDecoder, FakeModel, FakeSink
+from fakes import FakeDecoder, FakeModel, FakePreprocessor, FakeSink
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ExitCode, ModelError, SourceErrorCode
+from pipeline.errors import ExitCode, ModelError, SourceError, SourceErrorCode
 from pipeline.observe.status import SourceState
 
 
@@ -177,10 +177,11 @@ def test_leaving_the_loop_ends_the_run_and_completes_the_outputs(make):
 
 
 def test_an_error_while_iterating_reaches_the_consumer(make):
-    with make({"a": FakeDecoder("a", 10**9)}, model=FakeModel(fails_at=1)) as pipeline:
-        with pytest.raises(RuntimeError, match="the model broke"):
-            for _ in pipeline:
-                pass
+    with (
+        make({"a": FakeDecoder("a", 10**9)}, model=FakeModel(fails_at=1)) as pipeline,
+        pytest.raises(RuntimeError, match="the model broke"),
+    ):
+        list(pipeline)
 
 
 @pytest.mark.parametrize("needs_pixels", [True, False])
@@ -236,3 +237,23 @@ def test_stage_times_and_counts_add_up(make):
     assert status.stages["infer"].batches == 3
     assert status.frames_per_s > 0
     assert status.sources["a"].last_pts_s == pytest.approx(0.9)
+
+
+def test_a_source_that_cannot_be_preprocessed_fails_alone(make, monkeypatch):
+    def refuse(self, frames, rows):
+        for item in frames:
+            if item.source_id == "bad" and item.index >= 2:
+                raise SourceError("bad: roi lies outside", source_id="bad", code=SourceErrorCode.UNSUPPORTED)
+        return prepare(self, frames, rows)
+
+    prepare = FakePreprocessor.__call__
+    monkeypatch.setattr(FakePreprocessor, "__call__", refuse)
+    sink = FakeSink()
+    decoders = {"bad": FakeDecoder("bad", 10**9), "good": FakeDecoder("good", 30)}
+    status = make(decoders, sinks=[sink], open_sources=2).run()
+    found = by_source(sink.frames)
+    assert len(found["good"]) == 30
+    assert [index for index, _ in found["bad"]] == [0, 1][: len(found["bad"])]
+    assert status.sources["bad"].state is SourceState.FAILED
+    assert status.sources["bad"].error == "bad: roi lies outside"
+    assert status.sources["good"].state is SourceState.DONE
