@@ -21,11 +21,11 @@ Content = Literal["testsrc", "gradient", "moving box"]
 Colour = tuple[str, str]
 
 NUMBER_BITS = 16
-# Colour matrix -> (swscale's name, AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic)
+# Colour matrix -> (swscale's number, for which older PyAV has not all names, AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic)
 _MATRICES = {
     "bt601": (Colorspace.ITU601, 6, 6, 6),
     "bt709": (Colorspace.ITU709, 1, 1, 1),
-    "bt2020": (Colorspace.BT2020, 9, 9, 14),
+    "bt2020": (9, 9, 9, 14),
     "smpte240m": (Colorspace.SMPTE240M, 7, 7, 7),
 }
 

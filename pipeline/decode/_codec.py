@@ -7,6 +7,7 @@ recent key frame are kept, and where frames are missing at the end they are deco
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class ThreadedCodec:
         if self._in_flight:
             self._keep(packet)
         self._sent += 1
-        frames = self._decode(self._context, packet)
+        frames = self._decode(self._context, packet, self._sent - 1 - self._in_flight)
         self._returned.extend(frame.pts for frame in frames)
         return self._timed(frames)
 
@@ -70,7 +71,7 @@ class ThreadedCodec:
         """The frames that are still inside."""
         failed_run = self.failed_run
         errors = self._stats.errors
-        rest = self._decode(self._context, None)
+        rest = self._decode(self._context, None, self._sent - 1)
         self.failed_run = failed_run  # what was held back says nothing of the last packets
         self._returned.extend(frame.pts for frame in rest)
         yield from self._timed(rest)
@@ -79,12 +80,15 @@ class ThreadedCodec:
             self._stats.errors = errors
             yield from self._again(returned)
 
-    def _decode(self, context: av.VideoCodecContext, packet: Packet[VideoStream] | None) -> list[av.VideoFrame]:
+    def _decode(
+        self, context: av.VideoCodecContext, packet: Packet[VideoStream] | None, number: int
+    ) -> list[av.VideoFrame]:
+        """What comes out; an error belongs to packet `number`."""
         try:
             frames = context.decode(packet)
         except av.error.FFmpegError as e:
             self._stats.errors += 1
-            self._stats.last_error = f"packet {self._sent - 1}: {e.strerror or type(e).__name__}"
+            self._stats.last_error = f"packet {number}: {e.strerror or type(e).__name__}"
             self.failed_run += 1
             return []
         if frames:
@@ -117,13 +121,16 @@ class ThreadedCodec:
         log.debug("decodes the last %d packets again: frames are missing", len(self._tail))
         context = _single_threaded(self._context)
         for left in range(len(self._tail), 0, -1):
-            errors, failed_run = self._stats.errors, self.failed_run
-            frames = self._decode(context, self._tail.popleft())
+            stats, failed_run = dataclasses.astuple(self._stats), self.failed_run
+            frames = self._decode(context, self._tail.popleft(), self._sent - left)
             if left > self._in_flight:  # its error, if any, was counted the first time
-                self._stats.errors, self.failed_run = errors, failed_run
+                *_, self._stats.errors, self._stats.last_error = stats
+                self.failed_run = failed_run
             yield from self._timed([frame for frame in frames if frame.pts not in returned])
         failed_run = self.failed_run
-        yield from self._timed([frame for frame in self._decode(context, None) if frame.pts not in returned])
+        yield from self._timed(
+            [frame for frame in self._decode(context, None, self._sent - 1) if frame.pts not in returned]
+        )
         self.failed_run = failed_run
 
     def _timed(self, frames: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:

@@ -56,7 +56,9 @@ def views(frame: av.VideoFrame) -> tuple[Planes, Layout, av.VideoFrame]:
     """
     layout = layout_of(frame.format.name)
     if layout is None:
-        frame = frame.reformat(format=planar_equivalent(frame.format.name))
+        frame = frame.reformat(
+            format=planar_equivalent(frame.format.name), threads=1
+        )  # its slices are not reproducible
         layout = layout_of(frame.format.name)
         assert layout is not None
     return tuple(_view(frame, layout, component) for component in layout.components), layout, frame

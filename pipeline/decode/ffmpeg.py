@@ -175,16 +175,21 @@ class FfmpegDecoder:
 def _pts_s(frame: av.VideoFrame, index: int, stream: VideoStream) -> float | None:
     if frame.pts is not None and stream.time_base is not None:
         return float(frame.pts * stream.time_base)
-    if stream.start_time is None and stream.guessed_rate:  # no timestamps at all: a raw stream
-        return float(index / stream.guessed_rate)
-    return None
+    rate = _raw_rate(stream)
+    return float(index / rate) if rate else None
+
+
+def _raw_rate(stream: VideoStream) -> Fraction | None:
+    """The frame rate of a stream without any timestamps; the codec knows it better than the demuxer, which guesses."""
+    if stream.start_time is not None:
+        return None
+    return stream.codec_context.framerate or stream.guessed_rate
 
 
 def _stream_info(container: InputContainer, stream: VideoStream, first: Frame | None) -> StreamInfo:
     context = stream.codec_context
     size = (first.picture.width, first.picture.height) if first else (context.width, context.height)
-    # The average of a raw stream is only the demuxer's guess; the codec may know better.
-    rate = stream.average_rate if stream.start_time is not None else stream.guessed_rate
+    rate = _raw_rate(stream) or stream.average_rate
     if stream.duration and stream.time_base:
         duration_s: float | None = float(stream.duration * stream.time_base)
     else:
