@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,22 @@ class Decoder(Protocol):
 
     def close(self) -> None:
         """Releases everything; may be called twice and from another thread than the one that iterates."""
+
+
+class DeviceStream(Protocol):
+    """The one CUDA stream of a device that all stages put their work on: what was enqueued first runs first."""
+
+    @property
+    def handle(self) -> int:
+        """The CUstream."""
+
+    @property
+    def cupy(self) -> Any:
+        """CuPy's stream object around it; used as a context it makes the stream CuPy's current one."""
+
+    @property
+    def ordinal(self) -> int:
+        """The device's number."""
 
 
 class Preprocessor(Protocol):
@@ -135,9 +151,15 @@ class SinkSource:
 
 
 class Sink(Protocol):
-    """Where results go. All calls come from one thread; errors are `SinkError`."""
+    """Where results go. All calls come from one thread; errors are `SinkError`.
+
+    Attributes:
+        needs_pixels: Whether it draws on the frames.
+        completed: The outputs that are complete and have their names, so far.
+    """
 
     needs_pixels: bool
+    completed: list[Path]
 
     def open(self) -> None:
         """Checks that the output can be written, before the first frame is decoded."""
@@ -152,7 +174,7 @@ class Sink(Protocol):
         """After the last frame of a source, also of one that failed."""
 
     def close(self) -> list[Path]:
-        """Completes the outputs and gives them their names; returns where they lie."""
+        """Completes the outputs that are not yet, and gives them their names; returns all that are complete."""
 
     def abort(self) -> list[Path]:
         """Keeps what was written, under the temporary names; returns where. May be called after a failed `close`."""

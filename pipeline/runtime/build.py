@@ -30,7 +30,9 @@ def resolve_sources(config: Config, status: RunStatus, progress: Progress | None
             status.sources[found.source_id] = SourceStatus(found.source_id, "")
             status.sources[found.source_id].fail(found)
         else:
-            status.sources[found.source_id] = SourceStatus(found.source_id, found.shown)
+            status.sources[found.source_id] = SourceStatus(
+                found.source_id, found.shown, frame_limit=found.settings.max_frames
+            )
             specs.append(found)
     return specs
 

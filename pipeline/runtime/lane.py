@@ -70,6 +70,7 @@ class Lane:
         self._deliver = deliver
         self._on_end = on_end
         self._on_failure = on_failure
+        self._stopping = False
         self._prepared: BoundedQueue[Batch] = BoundedQueue(queue_batches)
         self._inferred: BoundedQueue[Batch] = BoundedQueue(queue_batches)
         steps = {"preprocess": self._preprocess, "infer": self._infer, "results": self._results}
@@ -81,6 +82,10 @@ class Lane:
         """Starts the threads."""
         for thread in self._threads:
             thread.start()
+
+    def stop(self) -> None:
+        """Ends soon: frames that no stage has worked on yet are left out, the others are finished."""
+        self._stopping = True
 
     def give_up(self) -> None:
         """Drops what is in flight and wakes up everyone who waits: the run has failed."""
@@ -104,6 +109,8 @@ class Lane:
         times = self._status.stages["preprocess"]
         batch_size = self._stages.model.batch_size
         while (batch := collect(self._frames, batch_size, self._batch_timeout_s)) is not None:
+            if self._stopping:
+                batch.frames.clear()
             if batch.frames:
                 start = time.perf_counter()
                 self._prepare(batch)

@@ -67,7 +67,7 @@ class Outputs:
     def abort(self) -> None:
         """Keeps all outputs as far as they got."""
         for sink in self._sinks:
-            self._status.partial_outputs += sink.abort()
+            self._abort(sink)
         self._sinks.clear()
 
     def _each(self, call: Callable[[Sink], None]) -> None:
@@ -78,4 +78,8 @@ class Outputs:
                 log.error("%s", e)
                 self._status.errors.append(str(e))
                 self._sinks.remove(sink)
-                self._status.partial_outputs += sink.abort()
+                self._abort(sink)
+
+    def _abort(self, sink: Sink) -> None:
+        self._status.partial_outputs += sink.abort()
+        self._status.outputs += sink.completed

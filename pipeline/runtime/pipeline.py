@@ -131,11 +131,15 @@ class Pipeline:
         self._raise_failure()
 
     def stop(self) -> None:
-        """Ends the run soon and cleanly: what is in flight is finished. From any thread; may be called again."""
+        """Ends the run soon and cleanly: batches that are being worked on are finished, the outputs completed.
+
+        From any thread or signal handler; may be called again.
+        """
         self._stop_requested = True
-        ingest = self._ingest
-        if ingest is not None:
-            ingest.stop()
+        if self._ingest is not None:
+            self._ingest.stop()
+        if self._lane is not None:
+            self._lane.stop()
 
     def close(self) -> None:
         """Stops if needed, completes the outputs, ends all threads, lets go of the model. May be called again."""
@@ -199,7 +203,7 @@ class Pipeline:
         self._lane.start()
         self._ingest.start()
         if self._stop_requested:
-            self._ingest.stop()
+            self.stop()
         return True
 
     def _batch_timeout_s(self) -> float | None:

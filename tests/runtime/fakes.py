@@ -101,6 +101,7 @@ class FakeSink:
         self.had_pixels: list[bool] = []
         self.writes = 0
         self.end = ""
+        self.completed: list[Path] = []
         self.on_write: Callable[[], None] | None = None
 
     def open(self) -> None:
