@@ -14,6 +14,7 @@ from typing import Literal
 import av
 import numpy as np
 import numpy.typing as npt
+import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
 Rgb = npt.NDArray[np.uint8]
@@ -88,6 +89,8 @@ def make_clip(
         if sar is not None:
             stream.codec_context.sample_aspect_ratio = sar
         if rotation or hflip or vflip:
+            if not hasattr(stream, "set_display_rotation"):
+                pytest.skip(f"PyAV {av.__version__} cannot write a display matrix")
             stream.set_display_rotation(rotation, hflip=hflip, vflip=vflip)
         if colour is not None:
             context = stream.codec_context
@@ -182,7 +185,7 @@ def to_frame(rgb: Rgb, pix_fmt: str, colour: Colour | None = None) -> av.VideoFr
     converted.colorspace = av_space if colour and pix_fmt.startswith("yuv") else 2
     if colour is None:
         converted.color_range = ColorRange.UNSPECIFIED
-    else:
+    elif hasattr(converted, "color_primaries"):  # older PyAV takes the encoder's
         converted.color_primaries, converted.color_trc = primaries, transfer
     return converted
 

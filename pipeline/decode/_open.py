@@ -47,7 +47,8 @@ def open_container(spec: VideoSpec) -> InputContainer:
         return av.open(
             # Without the prefix a file named "a:b.mp4" would be taken for a URL.
             spec.location if spec.is_url else f"file:{spec.location}",
-            options={**spec.settings.options, "protocol_whitelist": protocols},
+            # Not `options`, which PyAV 16 writes past the end of an array with where a container has no header.
+            container_options={**spec.settings.options, "protocol_whitelist": protocols},
             timeout=spec.settings.timeout_s if spec.is_url else None,
             metadata_errors="replace",
         )

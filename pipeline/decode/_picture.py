@@ -10,6 +10,9 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+# Slices that swscale converts in parallel are not reproducible; before PyAV 17 it has one thread and no such option.
+ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
 Planes = tuple[npt.NDArray[np.generic], ...]
 
 
@@ -56,9 +59,7 @@ def views(frame: av.VideoFrame) -> tuple[Planes, Layout, av.VideoFrame]:
     """
     layout = layout_of(frame.format.name)
     if layout is None:
-        frame = frame.reformat(
-            format=planar_equivalent(frame.format.name), threads=1
-        )  # its slices are not reproducible
+        frame = frame.reformat(format=planar_equivalent(frame.format.name), **ONE_THREAD)
         layout = layout_of(frame.format.name)
         assert layout is not None
     return tuple(_view(frame, layout, component) for component in layout.components), layout, frame

@@ -110,7 +110,7 @@ def _cover_art(path: Path, *, with_video: bool) -> Path:
     cover = picture("gradient", 0, 32, 32)
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("mjpeg", rate=1)]
-        streams[0].disposition |= av.stream.Disposition.attached_pic
+        streams[0].disposition = av.stream.Disposition.attached_pic.value
         if with_video:
             streams.append(container.add_stream("libx264", rate=30))
         else:

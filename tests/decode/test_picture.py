@@ -9,7 +9,7 @@ from av.video.format import names
 from av.video.reformatter import Interpolation
 from media_maker import picture
 
-from pipeline.decode._picture import layout_of, planar_equivalent, views
+from pipeline.decode._picture import ONE_THREAD, layout_of, planar_equivalent, views
 
 WIDTH, HEIGHT = 38, 26  # lines that FFmpeg pads; not odd, for which swscale forgets a column of P010
 RGB = picture("gradient", 3, WIDTH, HEIGHT)
@@ -20,14 +20,14 @@ FORMATS = sorted(set(names) - set(_HARDWARE.split()))
 
 def frame_of(pix_fmt: str) -> av.VideoFrame:
     try:
-        return av.VideoFrame.from_ndarray(RGB, "rgb24").reformat(format=pix_fmt, threads=1)
+        return av.VideoFrame.from_ndarray(RGB, "rgb24").reformat(format=pix_fmt, **ONE_THREAD)
     except (OSError, ValueError) as e:
         pytest.skip(f"swscale does not write {pix_fmt}: {type(e).__name__}")
 
 
 def read_by_swscale(frame: av.VideoFrame, planar: str) -> list[np.ndarray]:
     """The samples, converted by swscale to a planar format without subsampling changes, and read line by line."""
-    frame = frame.reformat(format=planar, threads=1) if frame.format.name != planar else frame
+    frame = frame.reformat(format=planar, **ONE_THREAD) if frame.format.name != planar else frame
     found = []
     for component, plane in zip(
         frame.format.components, (frame.planes[c.plane] for c in frame.format.components), strict=True
