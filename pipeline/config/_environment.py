@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from pipeline.config._nodes import Entry, ListNode, MapNode, Node, ScalarNode, resolve
 
-# `$${` is a literal `${`; the last alternative catches what was meant as a reference and is none.
-_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
+# `$${` is a literal `${`; the last alternative catches what was meant as a reference and is none. A default holds no
+# further reference, which also keeps the search linear.
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>(?:(?!\$\{)[^}])*))?\}|\$\{")
 
 
 def substitute(node: Node, environment: Mapping[str, str]) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
 
 from pipeline.config._nodes import ListNode, MapNode, Node, Path, Place, ScalarNode, format_path, resolve
@@ -11,7 +12,9 @@ from pipeline.redact import redact
 
 _ALSO_CALLED = {"gpu": "cuda", "color": "colour", "threshold": "score_threshold"}
 _LONGEST_SHOWN = 60
-_MOST_SHOWN = 100
+_LONGEST_READ = 2000
+MOST_SHOWN = 100
+_MOST_COMPARED = 2000
 
 
 def issue_at(place: Place, path: Path, message: str, hint: str | None = None) -> ConfigIssue:
@@ -22,8 +25,14 @@ def issue_at(place: Place, path: Path, message: str, hint: str | None = None) ->
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint at the nearest known word; None if none is near."""
     word = _ALSO_CALLED.get(str(word).lower(), str(word)[:100].lower())
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else None
+    words = tuple(known)
+    near = _nearest(word, words) if len(words) <= _MOST_COMPARED else None
+    return f"did you mean {near!r}?" if near else None
+
+
+@functools.lru_cache(maxsize=256)
+def _nearest(word: str, words: tuple[str, ...]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, words, n=1)), None)
 
 
 def one_of(words: Iterable[object]) -> str:
@@ -42,15 +51,21 @@ def show(node: Node) -> str:
     if isinstance(node, MapNode):
         return f"a mapping with the keys {shorten(', '.join(node.entries))}" if node.entries else "an empty mapping"
     if isinstance(node, ListNode):
-        if not node.items:
-            return "an empty list"
-        if len(node.items) <= 8 and all(isinstance(item, ScalarNode) for item in node.items):
-            return shorten(f"[{', '.join(show(item) for item in node.items)}]")
-        return f"a list of {len(node.items)}"
+        return _show_list(node)
+    if len(node.written) > _LONGEST_READ:
+        return f"a text of {len(node.written):,} characters"
     text = shorten(redact(node.written))
     if node.plain and not isinstance(resolve(node.written), str):
         return text or "nothing"
     return repr(text)
+
+
+def _show_list(node: ListNode) -> str:
+    if not node.items:
+        return "an empty list"
+    if len(node.items) <= 8 and all(isinstance(item, ScalarNode) for item in node.items):
+        return shorten(f"[{', '.join(show(item) for item in node.items)}]")
+    return f"a list of {len(node.items)}"
 
 
 def config_error(issues: list[ConfigIssue], first_file: str | None) -> ConfigError:
@@ -60,7 +75,7 @@ def config_error(issues: list[ConfigIssue], first_file: str | None) -> ConfigErr
         return issue.file != first_file, issue.file or "", issue.line or 0, issue.column or 0
 
     issues = sorted(dict.fromkeys(issues), key=order)
-    left_out = len(issues) - _MOST_SHOWN
-    if left_out > 0:
-        issues = [*issues[:_MOST_SHOWN], ConfigIssue(f"and {left_out:,} more", file=first_file)]
+    if len(issues) > MOST_SHOWN:
+        rest = ConfigIssue(f"there are more issues than these {MOST_SHOWN}", file=first_file)
+        issues = [*issues[:MOST_SHOWN], rest]
     return ConfigError(issues)

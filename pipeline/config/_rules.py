@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os.path
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.config._issues import did_you_mean, issue_at, show
+from pipeline.config._issues import MOST_SHOWN, did_you_mean, issue_at, show
 from pipeline.config._nodes import ListNode, MapNode, Node, Path, ScalarNode, find, plain_data
 from pipeline.config.labels import builtin_label_sets, load_labels
 from pipeline.errors import ConfigIssue
@@ -26,7 +27,8 @@ def check_rules(root: Node) -> list[ConfigIssue]:
         _raw_goes_with_tensors,
         _labels_are_known,
     ]
-    return [issue for rule in rules for issue in rule(root)]
+    # More of one kind than are shown need not be found.
+    return [issue for rule in rules for issue in itertools.islice(rule(root), MOST_SHOWN + 1)]
 
 
 def _items(root: Node, *path: str | int) -> list[tuple[Path, Node]]:
@@ -115,7 +117,7 @@ def _labels_are_known(root: Node) -> Iterator[ConfigIssue]:
             used.append(((*_POST, "thresholds", key), entry.place, ScalarNode(entry.place, key, key)))
     for path, place, node in used:
         if isinstance(node.value, str) and node.problem is None and node.value not in known:
-            hint = did_you_mean(node.value, known) if node.written == node.value else None
+            hint = did_you_mean(node.value, sorted(known)) if node.written == node.value else None
             yield issue_at(place, path, f"found {show(node)}, which is not among the {len(known)} labels", hint)
 
 

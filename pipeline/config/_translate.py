@@ -13,6 +13,7 @@ from pipeline.config._nodes import MapNode, Node, Path, Place, ScalarNode, find,
 from pipeline.config._words import Schema, alternatives, describe, tag_of
 from pipeline.errors import ConfigIssue
 
+_MOST_WORDED = 2000
 _YES_NO = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -22,7 +23,8 @@ def translate(errors: Sequence[ErrorDetails], root: Node, schema: Schema) -> lis
     Errors of values that are known to be unusable (an unset variable) are left out: their cause is told elsewhere.
     """
     translator = _Translator(root, Guide(schema, root))
-    return [translator.issue(kind, path, text) for kind, path, text in translator.faults(errors)]
+    # Nobody reads more than the first; to word the errors of a file of nothing else would take its time.
+    return [translator.issue(kind, path, text) for kind, path, text in translator.faults(errors[:_MOST_WORDED])]
 
 
 class _Translator:

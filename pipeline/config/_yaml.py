@@ -28,7 +28,7 @@ from pipeline.config._nodes import (
 from pipeline.errors import ConfigError, ConfigIssue
 
 MAX_BYTES = 1_000_000
-MAX_NODES = 100_000
+MAX_NODES = 50_000
 
 # libyaml's parser is some thirty times faster; both are safe, as only their events are used.
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -62,7 +62,7 @@ def parse(text: str, file: str | None, issues: list[ConfigIssue]) -> Node:
     """The tree of a YAML text. What is wrong but leaves the rest readable (a key twice, a tag) is added to `issues`.
 
     Raises:
-        ConfigError: a syntax error, no or several documents, or more than 100,000 values or 40 levels, counted as if
+        ConfigError: a syntax error, no or several documents, or more than 50,000 values or 40 levels, counted as if
             every alias were written out.
     """
     if len(text) > MAX_BYTES:
