@@ -3,7 +3,7 @@
 Importing it starts neither TensorFlow nor a process. `pipeline.zoo.tfjs.convert_tfjs` converts a user's own model.
 """
 
-from pipeline.zoo.cache import CACHE_VARIABLE, cache_dir
+from pipeline.cache import CACHE_VARIABLE, cache_dir
 from pipeline.zoo.obtain import is_cached, obtain_media, obtain_model
 from pipeline.zoo.progress import Progress
 

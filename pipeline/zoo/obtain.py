@@ -8,8 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from pipeline.cache import cache_dir
 from pipeline.config.cards import ModelCard, load_media_card, load_model_card
-from pipeline.zoo.cache import cache_dir, cached
+from pipeline.zoo.apart import convert_apart
+from pipeline.zoo.cache import cached
 from pipeline.zoo.fetch import fetch
 from pipeline.zoo.progress import Progress, silent
 
@@ -30,14 +32,11 @@ def obtain_model(name: str, progress: Progress | None = None) -> Path:
     tell = progress or silent
 
     def build(out: Path) -> None:
-        from pipeline.zoo.tfjs import convert_tfjs
-
         with tempfile.TemporaryDirectory(prefix=".source.", dir=out.parent) as work:
             files = Path(work) / "files"
             files.mkdir()
             model_json = fetch(card.source, files, tell)
-            tell(f"converting {name}", 0, None)
-            convert_tfjs(model_json, out, card.convert)
+            convert_apart(model_json, out, card.convert, Path(work), lambda: tell(f"converting {name}", 0, None))
 
     return cached(_model_key(card), build, tell)
 

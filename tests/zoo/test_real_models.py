@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline import zoo
-from pipeline.config.cards import load_media_card, load_model_card
+from pipeline.config.cards import Convert, load_media_card, load_model_card
 from pipeline.config.models import Preprocess
 from pipeline.errors import AssetError
-from pipeline.zoo import clients, fetch
+from pipeline.zoo import clients, fetch, obtain
+from pipeline.zoo.tfjs import convert_tfjs
 
 REFERENCES = {
     "coco-ssd": "coco_ssd_core",
@@ -27,7 +28,7 @@ REFERENCES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An empty cache for this module, and one download of a package that several cards share."""
+    """An empty cache for this module, one download of a package that several cards share, one import of TensorFlow."""
     packages = tmp_path_factory.mktemp("packages")
 
     def pack_once(package: str, version: str, into: Path, on_tick: Callable[[], None], timeout_s: float) -> Path:
@@ -36,9 +37,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
             clients.npm_pack(package, version, into, on_tick, timeout_s).rename(kept)
         return kept
 
+    def convert(model_json: Path, out: Path, how: Convert, folder: Path, on_tick: Callable[[], None]) -> None:
+        convert_tfjs(model_json, out, how)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VRAMLINE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setitem(fetch._CLIENTS, "npm", pack_once)
+        patch.setattr(obtain, "convert_apart", convert)
         yield
 
 
