@@ -170,7 +170,7 @@ def _compile(
         TensorInfo(o.name, t.dtype.name, _merged(o.shape, None if t.shape.rank is None else tuple(t.shape.as_list())))
         for o, t in zip(wanted, traced.outputs, strict=True)
     )
-    return freeze(traced), outputs
+    return freeze(tf, traced), outputs
 
 
 def _merged(declared: Shape | None, inferred: Shape | None) -> Shape | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,6 +191,23 @@ def test_hands_out_float32_and_whole_numbers(load: Load, save: Save, tf: Any) ->
 def test_numbers_in_the_names_of_outputs_count_up(load: Load, save: Save, tf: Any) -> None:
     model = load(save(lambda image: {f"Identity_{i}": image for i in (10, 9, 2)} | {"Identity": image}, [1, 2, 2, 3]))
     assert [o.name for o in model.outputs] == ["Identity", "Identity_2", "Identity_9", "Identity_10"]
+
+
+def test_a_call_does_little_in_python(load: Load, weighted: SimpleNamespace) -> None:
+    """TensorFlow has slow ways to call a function: one prints its argument, 15,000 calls in Python."""
+    model, batch, calls = load(weighted.path), images(8), 0
+    model(batch)
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        model(batch)
+    finally:
+        sys.setprofile(None)
+    assert 0 < calls < 300
 
 
 def test_takes_and_hands_out_memory_without_copies(load: Load, save: Save, tf: Any) -> None:
