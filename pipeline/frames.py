@@ -54,7 +54,8 @@ class SurfaceLayout:
         chroma_offset_bytes: From the surface's start to the first Cb sample.
         cr_offset_bytes: From a Cb sample to its Cr sample (NV12: 1, P016: 2, planar: a plane's size).
         chroma_pitch_bytes: From one chroma row to the next.
-        chroma_step_bytes: From one Cb sample to the next (NV12: 2, P016: 4, planar 8 bit: 1).
+        chroma_step_bytes: From one Cb sample to the next (NV12: 2, P016: 4, planar 8 bit: 1); 0 for grey, which
+            has no chroma.
         sample_bytes: 1 or 2.
         shift: Bits that samples are shifted up by in their integers (P016 holds 10 bits shifted up by 6).
     """

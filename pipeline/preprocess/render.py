@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.models import Preprocess
-from pipeline.frames import Colour, FloatArray, Picture
+from pipeline.frames import Colour, FloatArray, Picture, SurfaceLayout
 from pipeline.preprocess.colour import rgb_from_planes, siting_offset
 from pipeline.preprocess.geometry import Placement
 from pipeline.preprocess.resample import Axis, Interpolation, Taps, resample, taps
@@ -17,6 +17,8 @@ from pipeline.preprocess.roi import Point, inside
 
 # A strip's intermediate rows stay in a core's cache: at most this many float32 values, 512 KiB.
 _STRIP_VALUES = 131072
+# What red, green and blue contribute to grey (BT.601's luma, as image libraries have it).
+_GREY = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,11 @@ class Kind:
     @classmethod
     def of(cls, picture: Picture) -> Kind:
         """The kind of a picture."""
+        surface = picture.surface
         return cls(
-            tuple(plane.shape for plane in picture.planes),
+            tuple(plane.shape for plane in picture.planes)
+            if surface is None
+            else _surface_shapes(surface.layout, picture.chroma_shift),
             picture.chroma_shift,
             picture.colour,
             (picture.width, picture.height),
@@ -46,6 +51,8 @@ class Kind:
 @dataclass(frozen=True, slots=True)
 class Values:
     """How an RGB pixel in 0..255 becomes the model's numbers: pixel * gain + bias, per channel in the model's order.
+
+    A grey input is the sum of three channels that are weighted for it.
 
     Attributes:
         order: Which of R, G, B each of the model's channels is.
@@ -62,13 +69,16 @@ class Values:
     @classmethod
     def of(cls, preprocess: Preprocess) -> Values:
         """As the configuration says; `dtype` must be set."""
-        order = (0, 1, 2) if preprocess.channels == "rgb" else (2, 1, 0)
+        order = (2, 1, 0) if preprocess.channels == "bgr" else (0, 1, 2)
         scale, mean, std = (np.broadcast_to(v, 3) for v in (preprocess.scale, preprocess.mean, preprocess.std))
-        rounding = 0.5 if preprocess.dtype == "uint8" else 0.0
+        gain = scale / std
+        bias = (0.5 if preprocess.dtype == "uint8" else 0.0) - mean / std
+        if preprocess.channels == "gray":
+            gain, bias = gain * _GREY, bias * [1, 0, 0]
         return cls(
             order,
-            _triple(scale / std),
-            _triple(rounding - mean / std),
+            _triple(gain),
+            _triple(bias),
             _triple(np.broadcast_to(np.asarray(preprocess.pad, np.float64), 3)[list(order)]),
         )
 
@@ -159,8 +169,13 @@ def render(plan: Plan, planes: tuple[npt.NDArray[np.generic], ...], out: npt.NDA
     Args:
         plan: Made for a picture like this one.
         planes: The picture's.
-        out: (H, W, 3), any strides; every element is written.
+        out: (H, W, 3), or (H, W, 1) for grey, any strides; every element is written.
     """
+    if out.shape[-1] == 1:
+        channels = np.empty((*out.shape[:2], 3), np.float32)
+        render(plan, planes, channels)
+        np.copyto(out[..., 0], channels[..., 0] + channels[..., 1] + channels[..., 2], casting="unsafe")
+        return
     place = plan.placement
     rows, columns = slice(place.top, place.top + place.height), slice(place.left, place.left + place.width)
     content = out[rows, columns]
@@ -189,6 +204,14 @@ def _convert(plan: Plan, planes: tuple[npt.NDArray[np.generic], ...], out: npt.N
                     total += np.multiply(plane, weight, out=one)
             target = out[start:stop, :, channel]
             np.clip(total, plan.low[channel], plan.high[channel], out=target, casting="unsafe")
+
+
+def _surface_shapes(layout: SurfaceLayout, shift: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    luma = layout.height, layout.width
+    if not layout.chroma_step_bytes:
+        return (luma,)
+    chroma = -(-layout.height // 2 ** shift[1]), -(-layout.width // 2 ** shift[0])
+    return luma, chroma, chroma
 
 
 def _coded_axes(kind: Kind, placement: Placement) -> tuple[Axis, Axis]:
