@@ -22,6 +22,8 @@ Content = Literal["testsrc", "gradient", "moving box"]
 Colour = tuple[str, str]
 
 NUMBER_BITS = 16
+# What swscale converts in parallel slices is not reproducible; before PyAV 17 it has one thread and no such option.
+_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 # Colour matrix -> (swscale's number, for which older PyAV has not all names, AVColorSpace, AVColorPrimaries, AVColorTransferCharacteristic)
 _MATRICES = {
     "bt601": (Colorspace.ITU601, 6, 6, 6),
@@ -181,6 +183,7 @@ def to_frame(rgb: Rgb, pix_fmt: str, colour: Colour | None = None) -> av.VideoFr
         dst_colorspace=space,
         src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.JPEG if scale == "full" or not pix_fmt.startswith("yuv") else ColorRange.MPEG,
+        **_ONE_THREAD,
     )
     converted.colorspace = av_space if colour and pix_fmt.startswith("yuv") else 2
     if colour is None:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 # Fewer packets than this that fail at the very end are counted as errors; from here on the rest counts as lost.
 _HOPELESS_RUN = 10
-# A container's duration may be rounded or padded by this much.
+# A container's duration may be rounded or padded by this much; and it may let the last frame stand for longer than
+# others, most of all where frames are rare, as in recorded slides.
 _TOLERANCE_S = 0.5
+_TOLERANCE_STEPS = 5
 # Formats without an index flag packets for gaps in the transmission, and state no duration of their own.
 _STREAMED = ("mpegts", "mpeg", "rtsp", "hls")
 
@@ -41,7 +43,8 @@ class Progress:
         self._stream = stream
         self._is_streamed = container.format.name in _STREAMED
         self._declared_end_s = None if self._is_streamed else _declared_end_s(stream)
-        self._end_s = 0.0
+        self._end_s: float | None = None
+        self._longest_step_s = 0.0
         self._packets = 0
         self._last_is_partial = False
 
@@ -50,7 +53,10 @@ class Progress:
         self._packets += 1
         self._last_is_partial = packet.is_corrupt
         if packet.pts is not None and packet.time_base:
-            self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            if self._end_s is not None:
+                self._longest_step_s = max(self._longest_step_s, end_s - self._end_s)
+            self._end_s = max(self._end_s or end_s, end_s)
 
     def check(self, failed_run: int, stats: DecodeStats) -> None:
         """Raises `SourceError` if the video broke, or ends before its container says, or has no frames at all."""
@@ -74,9 +80,9 @@ class Progress:
         cut_off = SourceErrorCode.NETWORK if self._spec.is_url else SourceErrorCode.DAMAGED
         if self._last_is_partial and not self._is_streamed:
             return Reason(cut_off, f"cut off: the data ends in the middle of a frame, {after}")
-        if self._declared_end_s is not None and self._packets:
+        if self._declared_end_s is not None and self._end_s is not None:
             missing_s = self._declared_end_s - self._end_s
-            if missing_s > _TOLERANCE_S:
+            if missing_s > max(_TOLERANCE_S, _TOLERANCE_STEPS * self._longest_step_s):
                 return Reason(cut_off, f"cut off: it ends {missing_s:.1f} s early, {after}")
         if self.decoded and failed_run >= _HOPELESS_RUN:
             return Reason(SourceErrorCode.DAMAGED, f"damaged: its last {failed_run} packets cannot be decoded, {after}")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av.error
+import pytest
+from media_maker import make_clip
+
+from pipeline.config.models import Source
+from pipeline.decode._complete import Progress
+from pipeline.decode._reasons import reason_of
+from pipeline.errors import SourceError, SourceErrorCode
+from pipeline.sources import VideoSpec
+from pipeline.stages import DecodeStats
+
+Code = SourceErrorCode
+
+
+def ffmpeg_error(name: str) -> Exception:
+    kind = getattr(av.error, name)
+    return kind(1094995529, "Invalid argument", "http://user:hunter2@host/")
+
+
+@pytest.mark.parametrize("is_url", [False, True])
+@pytest.mark.parametrize("is_open", [False, True])
+def test_every_ffmpeg_error_becomes_words(is_url: bool, is_open: bool) -> None:
+    kinds = [k for k in vars(av.error).values() if isinstance(k, type) and issubclass(k, av.error.FFmpegError)]
+    assert len(kinds) > 30
+    for kind in kinds:
+        reason = reason_of(kind(1094995529, "Some Reason", "http://user:hunter2@host/"), is_url=is_url, is_open=is_open)
+        words = f"{reason.text} {reason.remedy}"
+        assert "hunter2" not in words and "1094995529" not in words and "Errno" not in words
+
+
+@pytest.mark.parametrize(
+    ("name", "is_url", "code"),
+    [
+        ("FileNotFoundError", False, Code.NOT_FOUND),
+        ("PermissionError", False, Code.NOT_READABLE),
+        ("OSError", False, Code.NOT_READABLE),
+        ("MemoryError", False, Code.DAMAGED),
+        ("DecoderNotFoundError", False, Code.UNSUPPORTED),
+        ("PatchWelcomeError", True, Code.UNSUPPORTED),
+        ("HTTPNotFoundError", True, Code.NOT_FOUND),
+        ("ConnectionResetError", True, Code.NETWORK),
+        ("TimeoutError", True, Code.TIMEOUT),
+        ("ExitError", True, Code.TIMEOUT),
+        ("OSError", True, Code.NETWORK),
+    ],
+)
+def test_codes(name: str, is_url: bool, code: SourceErrorCode) -> None:
+    assert reason_of(ffmpeg_error(name), is_url=is_url).code is code
+
+
+def _progress(declared_s: float, times_s: list[float], duration: int = 1) -> Progress:
+    stream: Any = SimpleNamespace(duration=int(declared_s * 100), time_base=0.01, start_time=0, metadata={})
+    container: Any = SimpleNamespace(format=SimpleNamespace(name="mov"))
+    progress = Progress(container, stream, VideoSpec("cam", "a.mp4", "a.mp4", False, Source(path="a.mp4")))
+    for time_s in times_s:
+        packet: Any = SimpleNamespace(pts=round(time_s * 100), duration=duration, time_base=0.01, is_corrupt=False)
+        progress.read(packet)
+        progress.decoded += 1
+    return progress
+
+
+def test_a_long_last_frame_is_no_damage() -> None:
+    """Recorded slides: the container's end lies behind the last change of the picture."""
+    _progress(30, [0, 4, 10, 13]).check(0, DecodeStats())
+    with pytest.raises(SourceError, match=r"ends 16.99 s|ends 17.0 s early, after 301 frames"):
+        _progress(20, [i / 100 for i in range(301)]).check(0, DecodeStats())
+
+
+def test_a_clip_that_starts_late_is_whole(tmp_path: Path, open_video: Any) -> None:
+    path = make_clip(tmp_path / "a.mkv", pts=[600 + i for i in range(10)])
+    assert [f.pts_s for f in open_video(path)] == pytest.approx([20 + i / 30 for i in range(10)], abs=2e-3)
