@@ -157,6 +157,8 @@ def _save(graph: GraphDef, interface: _Interface, out: Path, convert: Convert) -
     if convert.free_batch:
         check_batch(serve, specs)
     tf.saved_model.save(module, str(out), signatures={"serving_default": serve.get_concrete_function()})
+    # It holds a random number, and loading needs it not: without it the same model has the same hash everywhere.
+    (out / "fingerprint.pb").unlink(missing_ok=True)
 
 
 def _first(tensor: str) -> str:
