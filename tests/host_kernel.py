@@ -21,6 +21,7 @@ SHIMS = r"""
 #include <cstring>
 #define __device__
 #define __global__
+#define __grid_constant__
 #define __forceinline__ inline
 using std::fmax; using std::fmin;
 struct Index { unsigned x, y, z; };

@@ -212,6 +212,11 @@ class Preprocess(Section):
     )
     mean: Number | Triple = Field(0.0, title="Mean", description="Subtracted after scaling.")
     std: Number | Triple = Field(1.0, title="Standard deviation", description="Divided by last; not 0.")
+    engine: Literal["auto", "fused", "cvcuda"] = Field(
+        "auto",
+        title="Engine",
+        description="On a GPU: fused: one kernel does it all; cvcuda: CV-CUDA's operators, for whole pictures without fit crop. auto: fused, by measured speed (benchmarks/gpu_preprocess.py). On the CPU it does not matter.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Preprocess:

@@ -187,12 +187,12 @@ def test_a_stream_whose_pictures_change_gets_a_new_plan(cupy, stream):
 
 
 def test_many_sources_do_not_pile_up(cupy, stream, monkeypatch):
-    monkeypatch.setattr("pipeline.preprocess.fused._KEPT", 3)
+    monkeypatch.setattr("pipeline.preprocess.device_plans._KEPT", 3)
     engine = FusedPreprocessor(PLAIN, stream=stream, max_rows=1)
     picture = surface(make_picture(1, 40, 30, Colour()))
     for i in range(10):
         engine([frame(picture, f"s{i}")], 1)
-    assert len(engine._seen) == 3
+    assert len(engine._plans._seen) == 3
 
 
 def test_very_large_batches_take_several_launches(cupy, stream):

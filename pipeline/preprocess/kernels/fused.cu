@@ -202,7 +202,7 @@ __device__ __forceinline__ void fill_taps(int taps, const Batch& batch, const Pl
 
 // Grid: (columns / 32, rows / 32, rows of the tensor), blocks of 32 x 8. All threads of a block take the same branches here.
 template <typename Out, bool ChannelsLast, int Channels>
-__global__ void fused(const Batch batch) {
+__global__ void fused(const __grid_constant__ Batch batch) {
   const int x = blockIdx.x * kBlockColumns + threadIdx.x, row = blockIdx.z;
   int y = blockIdx.y * (kBlockRows * kRowsPerThread) + threadIdx.y;
   if (x >= batch.width) return;
