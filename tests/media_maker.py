@@ -44,6 +44,7 @@ def make_clip(
     pix_fmt: str = "yuv420p",
     colour: Colour | None = None,
     content: Content = "testsrc",
+    numbered: bool = True,
     rotation: int = 0,
     hflip: bool = False,
     vflip: bool = False,
@@ -68,6 +69,7 @@ def make_clip(
         pix_fmt: FFmpeg pixel format to encode.
         colour: (matrix, range) such as ("bt709", "limited"): converted so and tagged so. None: BT.601 limited, untagged.
         content: See `picture`.
+        numbered: Whether the pictures carry their number.
         rotation: Degrees counter-clockwise in the display matrix, as ffprobe shows it.
         hflip: Mirror left-right in the display matrix.
         vflip: Mirror top-bottom in the display matrix.
@@ -100,7 +102,7 @@ def make_clip(
             context.color_range = ColorRange.JPEG if colour[1] == "full" else ColorRange.MPEG
         sound = container.add_stream("aac", rate=48000, layout="mono") if audio else None
         for i in range(frames):
-            frame = to_frame(picture(content, i, width, height), pix_fmt, colour)
+            frame = to_frame(picture(content, i, width, height, numbered=numbered), pix_fmt, colour)
             frame.pts = pts[i] if pts is not None else i
             frame.time_base = time_base
             container.mux(stream.encode(frame))
@@ -123,8 +125,8 @@ def _encoder_options(codec: str, options: dict[str, str] | None) -> dict[str, st
     return {**defaults.get(codec, {}), **(options or {})}
 
 
-def picture(content: Content, index: int, width: int, height: int) -> Rgb:
-    """(height, width, 3) RGB of frame `index`, with its number in the top lines.
+def picture(content: Content, index: int, width: int, height: int, *, numbered: bool = True) -> Rgb:
+    """(height, width, 3) RGB of frame `index`, with its number in the top lines unless `numbered` is False.
 
     `testsrc`: colour bars over a ramp that moves; `gradient`: smooth in all channels; `moving box`: the white box of
     `box_of` on grey.
@@ -142,7 +144,8 @@ def picture(content: Content, index: int, width: int, height: int) -> Rgb:
         x1, y1, x2, y2 = box_of(index, width, height)
         rgb[y1:y2, x1:x2] = 240
     rgb = rgb.astype(np.uint8)
-    write_number(rgb, index)
+    if numbered:
+        write_number(rgb, index)
     return rgb
 
 
