@@ -48,7 +48,7 @@ class Uploader:
         runtime = self._cupy.cuda.runtime
         runtime.memcpyAsync(memory.ptr, source, len(data), runtime.memcpyHostToDevice, self._stream.handle)
         done = self._cupy.cuda.Event(disable_timing=True)
-        done.record(self._stream.cupy)
+        done.record()
         self._busy.append((start, start + len(data), done))
         return memory
 
