@@ -10,6 +10,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+# What swscale does not read; PyAV 16 crashes where it should say so. Nearly all exist for filters only.
+_UNREADABLE = re.compile(
+    r"(?:gbrap|gray)32.e|rgb(?:96|a128|af32).e|yaf32.e|(?:rgb|bgr)4|(?:v30x|xv30|y21[026]|x2rgb10|x2bgr10)be"
+)
 # Slices that swscale converts in parallel are not reproducible; before PyAV 17 it has one thread and no such option.
 ONE_THREAD: dict[str, int] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
@@ -46,6 +50,7 @@ class Layout:
 # What PyAV does not tell of a format, its name does: the order of packed RGB and of interleaved chroma, and that the
 # samples of P010 and its kin sit in the high bits.
 _PACKED_RGB = re.compile(r"(?P<order>(?=.*r)(?=.*g)(?=.*b)[rgba0]{3,4})(?:24|48le|64le)?")
+_PACKED_422 = {"yuyv422": "yuyv", "uyvy422": "uyvy", "yvyu422": "yvyu"}
 _SEMIPLANAR = re.compile(r"nv(?:12|21|16|24|42|20le)|p[024]1[026]le")
 _HIGH_BITS = re.compile(r"p[024]1[02]le")
 _SWAPPED_CHROMA = ("nv21", "nv42")
@@ -56,9 +61,14 @@ def views(frame: av.VideoFrame) -> tuple[Planes, Layout, av.VideoFrame]:
     """The frame's planes as read-only views, their layout, and the frame that owns the memory.
 
     A frame of any other format is converted once, by swscale, to the nearest planar one that loses nothing.
+
+    Raises:
+        ValueError: its format cannot be converted.
     """
     layout = layout_of(frame.format.name)
     if layout is None:
+        if _UNREADABLE.fullmatch(frame.format.name):
+            raise ValueError(f"pixel format {frame.format.name} is not supported")
         frame = frame.reformat(format=planar_equivalent(frame.format.name), **ONE_THREAD)
         layout = layout_of(frame.format.name)
         assert layout is not None
@@ -100,7 +110,7 @@ def layout_of(pix_fmt: str) -> Layout | None:
         return None
     shared = {component.plane for component in components[1:] if component.plane == components[0].plane}
     is_grey = all(component.is_alpha for component in components[1:])
-    if (shared and not is_grey) and not _PACKED_RGB.fullmatch(pix_fmt):
+    if (shared and not is_grey) and not _PACKED_RGB.fullmatch(pix_fmt) and pix_fmt not in _PACKED_422:
         return None
     if not shared and len({c.plane for c in components}) < len(components) and not _SEMIPLANAR.fullmatch(pix_fmt):
         return None
@@ -114,6 +124,7 @@ def _components(description: av.VideoFormat) -> tuple[_Component, ...]:
     for i, component in enumerate(description.components):
         members.setdefault(component.plane, []).append(i)
     packed = _PACKED_RGB.fullmatch(description.name)
+    packed_422 = _PACKED_422.get(description.name)
     found = []
     for i, component in enumerate(description.components):
         if component.is_alpha:
@@ -122,6 +133,8 @@ def _components(description: av.VideoFormat) -> tuple[_Component, ...]:
         offset, step = inside.index(i), len(inside)
         if packed:
             offset, step = packed["order"].index("rgb"[i]), len(packed["order"])
+        elif packed_422:
+            offset, step = packed_422.index("yuv"[i]), 4 if i else 2
         elif description.name in _SWAPPED_CHROMA and i:
             offset = step - 1 - offset
         found.append(_Component(component.plane, offset, step, i > 0 and not description.is_rgb))

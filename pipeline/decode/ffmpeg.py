@@ -149,7 +149,11 @@ class FfmpegDecoder:
     def _frame(self, frame: av.VideoFrame, index: int, stream: VideoStream) -> Frame:
         time_s = time.time()
         context = stream.codec_context
-        planes, layout, owner = views(frame)
+        try:
+            planes, layout, owner = views(frame)
+        except ValueError as e:  # PyAV's "invalid argument" is one
+            text = f"its pixel format {frame.format.name} cannot be converted"
+            raise failure(self._spec, Reason(SourceErrorCode.UNSUPPORTED, text)) from e
         rotation, mirror = orientation(frame)
         sar = sane_sar(stream.sample_aspect_ratio, context.sample_aspect_ratio)
         width, height = display_size((frame.width, frame.height), sar, rotation)
