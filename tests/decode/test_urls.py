@@ -98,7 +98,7 @@ def test_options_reach_ffmpeg(base: str, open_video: Any) -> None:
         (404, SourceErrorCode.NOT_FOUND, "no such file"),
         (401, SourceErrorCode.NETWORK, "asks for a user and password"),
         (403, SourceErrorCode.NETWORK, "refuses access"),
-        (429, SourceErrorCode.NETWORK, "refuses the request"),
+        (410, SourceErrorCode.NETWORK, "refuses the request"),
         (503, SourceErrorCode.NETWORK, "the server failed"),
     ],
 )
