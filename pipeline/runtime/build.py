@@ -67,6 +67,7 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     assert preprocess.size is not None
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
     stages = Stages(
+        open_decoder=_open_decoder(config),
         preprocess=ReferencePreprocessor(preprocess, rois),
         model=model,
         postprocess=build_postprocessor(config.pipeline.postprocess, model.outputs, model_size=preprocess.size),
@@ -88,7 +89,7 @@ def locate_model(model: ModelSource, progress: Progress | None) -> tuple[Path, s
     return path, model.name or path.stem
 
 
-def open_decoder(config: Config) -> OpenDecoder:
+def _open_decoder(config: Config) -> OpenDecoder:
     """What opens a video on the engine that was chosen, and checks that its region of interest lies in the picture."""
     from pipeline.decode.ffmpeg import FfmpegDecoder
     from pipeline.preprocess.roi import region_of

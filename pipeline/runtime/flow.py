@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.frames import Array, Frame, InputBatch
+from pipeline.frames import Array, Frame, InputBatch, Predictions
 from pipeline.queues import BoundedQueue, Closed
-from pipeline.stages import SinkSource
+from pipeline.stages import PendingPredictions, SinkSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Batch:
     finished: list[str] = field(default_factory=list)
     input: InputBatch | None = None
     outputs: Mapping[str, Array] | None = None
+    predictions: Predictions | PendingPredictions | None = None
 
 
 def collect(queue: BoundedQueue[SourceItem], size: int, timeout_s: float | None) -> Batch | None:

@@ -1,37 +1,56 @@
 """The lane: the threads that take frames through preprocess, model and postprocess into the sinks.
 
-Three threads, joined by short queues, so that on the `cpu` engine one batch is preprocessed while TensorFlow works on
-the one before and the sinks write the one before that. Order is kept: each stage is one thread.
+On the `cpu` engine each step is a thread, so that one batch is preprocessed while TensorFlow works on the one before and
+the sinks write the one before that. On the `cuda` engine the steps only enqueue work on the device's stream, in which
+order is everything: they share a thread, and the results thread is the one that waits for the device. Either way order is
+kept: a step is never in two threads.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.frames import Predictions, ResultBatch
+from pipeline.frames import Frame, Predictions, ResultBatch
 from pipeline.observe.status import RunStatus
 from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.flow import Batch, SourceItem, collect
 from pipeline.runtime.outputs import Outputs
 from pipeline.stages import Model, Postprocessor, Preprocessor
 
+if TYPE_CHECKING:
+    from pipeline.runtime.ingest import OpenDecoder
+
 STAGES = ("decode", "preprocess", "infer", "postprocess", "sinks")
+
+Step = Callable[[Batch], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stages:
-    """The stages of one engine, ready to run."""
+    """The stages of one engine, ready to run.
 
+    Attributes:
+        open_decoder: Opens a video.
+        preprocess: Frames -> input.
+        model: Input -> outputs.
+        postprocess: Outputs -> predictions, or a promise of them.
+        outputs: Where results go.
+        on_device: Whether all but the outputs is enqueued on one device stream.
+    """
+
+    open_decoder: OpenDecoder
     preprocess: Preprocessor
     model: Model
     postprocess: Postprocessor
     outputs: Outputs
+    on_device: bool = False
 
 
 class Lane:
@@ -42,7 +61,7 @@ class Lane:
         frames: Filled by the source threads.
         status: Counters are written here.
         batch_timeout_s: See `collect`.
-        queue_batches: Batches that may wait between two stages.
+        queue_batches: Batches that may wait between two threads.
         keep_pixels: Whether results keep the frames' pixels (for drawing).
         deliver: Called with every batch of results; may block: that is back-pressure.
         on_end: Called once everything has been delivered.
@@ -58,7 +77,7 @@ class Lane:
         batch_timeout_s: float | None,
         queue_batches: int,
         keep_pixels: bool,
-        deliver: Callable[[ResultBatch], None] | None,
+        deliver: Callable[[ResultBatch], None],
         on_end: Callable[[], None] | None,
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -71,11 +90,18 @@ class Lane:
         self._on_end = on_end
         self._on_failure = on_failure
         self._stopping = False
-        self._prepared: BoundedQueue[Batch] = BoundedQueue(queue_batches)
-        self._inferred: BoundedQueue[Batch] = BoundedQueue(queue_batches)
-        steps = {"preprocess": self._preprocess, "infer": self._infer, "results": self._results}
+        prepare, infer, postprocess, finish = self._prepare, self._infer, self._postprocess, self._finish
+        groups: list[list[Step]] = (
+            [[prepare, infer, postprocess], [finish]]
+            if stages.on_device
+            else [[prepare], [infer], [postprocess, finish]]
+        )
+        self._queues: list[BoundedQueue[Batch]] = [BoundedQueue(queue_batches) for _ in groups[1:]]
+        inputs = [self._collected(), *map(_drain, self._queues)]
+        out: list[BoundedQueue[Batch] | None] = [*self._queues, None]
         self._threads = [
-            threading.Thread(target=self._guard, args=(step,), name=name, daemon=True) for name, step in steps.items()
+            threading.Thread(target=self._work, args=work, name=f"lane-{i}", daemon=True)
+            for i, work in enumerate(zip(inputs, groups, out, strict=True))
         ]
 
     def start(self) -> None:
@@ -84,12 +110,12 @@ class Lane:
             thread.start()
 
     def stop(self) -> None:
-        """Ends soon: frames that no stage has worked on yet are left out, the others are finished."""
+        """Ends soon: frames that no step has worked on yet are left out, the others are finished."""
         self._stopping = True
 
     def give_up(self) -> None:
         """Drops what is in flight and wakes up everyone who waits: the run has failed."""
-        for queue in (self._frames, self._prepared, self._inferred):
+        for queue in (self._frames, *self._queues):
             queue.close(discard=True)
 
     def join(self) -> None:
@@ -97,80 +123,82 @@ class Lane:
         for thread in self._threads:
             thread.join()
 
-    def _guard(self, step: Callable[[], None]) -> None:
+    def _work(self, batches: Iterator[Batch], steps: Sequence[Step], out: BoundedQueue[Batch] | None) -> None:
         try:
-            step()
+            for batch in batches:
+                for step in steps:
+                    step(batch)
+                if out is not None:
+                    out.put(batch)
+            if out is not None:
+                out.close()
+            elif self._on_end is not None:
+                self._on_end()
         except Closed:
             pass  # the run has been given up
         except BaseException as e:
             self._on_failure(e)
 
-    def _preprocess(self) -> None:
-        times = self._status.stages["preprocess"]
-        batch_size = self._stages.model.batch_size
-        while (batch := collect(self._frames, batch_size, self._batch_timeout_s)) is not None:
+    def _collected(self) -> Iterator[Batch]:
+        size = self._stages.model.batch_size
+        while (batch := collect(self._frames, size, self._batch_timeout_s)) is not None:
             if self._stopping:
+                _let_go(batch.frames)
                 batch.frames.clear()
-            if batch.frames:
-                start = time.perf_counter()
-                self._prepare(batch)
-                times.add(time.perf_counter() - start, len(batch.frames))
-            self._prepared.put(batch)
-        self._prepared.close()
+            yield batch
 
     def _prepare(self, batch: Batch) -> None:
         """Sets the batch's input; frames of a source that cannot be preprocessed are left out and the others go on."""
-        while batch.frames:
+        if not batch.frames:
+            return
+        start = time.perf_counter()
+        while batch.frames and batch.input is None:
             try:
                 rows = self._stages.model.rows(len(batch.frames))
                 batch.input = self._stages.preprocess(batch.frames, rows)
-                break
             except SourceError as e:
                 self._status.sources[e.source_id].fail(e)
+                _let_go([frame for frame in batch.frames if frame.source_id == e.source_id])
                 batch.frames = [frame for frame in batch.frames if frame.source_id != e.source_id]
         if batch.input is not None and not self._keep_pixels:
+            _let_go(batch.frames)
             batch.frames = [frame.without_pixels() for frame in batch.frames]
             batch.input = batch.input.with_frames(tuple(batch.frames))
+        self._status.stages["preprocess"].add(time.perf_counter() - start, len(batch.frames))
 
-    def _infer(self) -> None:
-        times = self._status.stages["infer"]
-        for batch in _drain(self._prepared):
-            if batch.input is not None:
-                start = time.perf_counter()
-                batch.outputs = self._stages.model(batch.input.tensor)
-                times.add(time.perf_counter() - start, len(batch.frames))
-            self._inferred.put(batch)
-        self._inferred.close()
-
-    def _results(self) -> None:
-        outputs = self._stages.outputs
-        times = self._status.stages["sinks"]
-        for batch in _drain(self._inferred):
-            results = self._postprocess(batch)
+    def _infer(self, batch: Batch) -> None:
+        if batch.input is not None:
             start = time.perf_counter()
-            for source in batch.started:
-                outputs.source_started(source)
-            if results is not None:
-                outputs.write(results)
-            for source_id in batch.finished:
-                outputs.source_finished(source_id)
-            times.add(time.perf_counter() - start, len(batch.frames))
-            if results is not None:
-                self._count(results)
-                if self._deliver is not None:
-                    self._deliver(results)
-        if self._on_end is not None:
-            self._on_end()
+            batch.outputs = self._stages.model(batch.input.tensor)
+            self._status.stages["infer"].add(time.perf_counter() - start, len(batch.frames))
 
-    def _postprocess(self, batch: Batch) -> ResultBatch | None:
-        if batch.input is None or batch.outputs is None:
-            return None
+    def _postprocess(self, batch: Batch) -> None:
+        if batch.input is not None and batch.outputs is not None:
+            start = time.perf_counter()
+            batch.predictions = self._stages.postprocess(batch.outputs, batch.input)
+            batch.outputs = None
+            self._status.stages["postprocess"].add(time.perf_counter() - start, len(batch.frames))
+
+    def _finish(self, batch: Batch) -> None:
+        """Waits for the device if need be, writes the sinks, delivers the results."""
+        results = None
+        if batch.predictions is not None:
+            predictions = batch.predictions
+            if not isinstance(predictions, Predictions):
+                predictions = predictions.result()
+            results = ResultBatch(batch.frames, predictions, self._stages.model.name)
+        outputs = self._stages.outputs
         start = time.perf_counter()
-        predictions = self._stages.postprocess(batch.outputs, batch.input)
-        if not isinstance(predictions, Predictions):
-            predictions = predictions.result()
-        self._status.stages["postprocess"].add(time.perf_counter() - start, len(batch.frames))
-        return ResultBatch(batch.frames, predictions, self._stages.model.name)
+        for source in batch.started:
+            outputs.source_started(source)
+        if results is not None:
+            outputs.write(results)
+        for source_id in batch.finished:
+            outputs.source_finished(source_id)
+        self._status.stages["sinks"].add(time.perf_counter() - start, len(batch.frames))
+        if results is not None:
+            self._count(results)
+            self._deliver(results)
 
     def _count(self, results: ResultBatch) -> None:
         for frame in results.frames:
@@ -186,6 +214,13 @@ def _drain(queue: BoundedQueue[Batch]) -> Iterator[Batch]:
             yield queue.get()
         except Closed:
             return
+
+
+def _let_go(frames: Sequence[Frame]) -> None:
+    """Gives the decoders their device memory back; what reads it has been enqueued, and order does the rest."""
+    for frame in frames:
+        if frame.picture.surface is not None:
+            frame.picture.surface.release()
 
 
 def _labels(predictions: Predictions) -> dict[str, int]:

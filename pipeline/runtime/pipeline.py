@@ -16,7 +16,7 @@ from pipeline.errors import VramlineError
 from pipeline.frames import Result, ResultBatch
 from pipeline.observe.status import RunStatus, SourceState
 from pipeline.queues import BoundedQueue, Closed
-from pipeline.runtime.build import Progress, build_stages, open_decoder, resolve_sources
+from pipeline.runtime.build import Progress, build_stages, resolve_sources
 from pipeline.runtime.flow import SourceItem
 from pipeline.runtime.ingest import Ingest
 from pipeline.runtime.lane import Lane, Stages
@@ -194,7 +194,7 @@ class Pipeline:
         )
         self._ingest = Ingest(
             self._specs,
-            open_decoder=open_decoder(self.config),
+            open_decoder=stages.open_decoder,
             open_sources=runtime.open_sources,
             queue=frames,
             status=self.status,

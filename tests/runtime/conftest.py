@@ -24,7 +24,7 @@ MakePipeline = Callable[..., runtime.Pipeline]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
-    """make(decoders, sinks=..., model=..., settings=..., **runtime): a pipeline; checks that it leaves no thread."""
+    """make(decoders, sinks=..., model=..., settings=..., on_device=..., **runtime): a pipeline; checks that it leaves no thread."""
 
     def build(
         decoders: Mapping[str, fakes.FakeDecoder | str],
@@ -32,6 +32,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
         sinks: Sequence[fakes.FakeSink] = (),
         model: fakes.FakeModel | None = None,
         settings: Mapping[str, Any] | None = None,
+        on_device: bool = False,
         **options: Any,
     ) -> runtime.Pipeline:
         def resolve(config: Config, status: Any, progress: Any) -> list[Any]:
@@ -39,23 +40,26 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
                 status.sources[name] = SourceStatus(name, name)
             return [fakes.spec(name, **(settings or {})) for name in decoders]
 
-        def open_decoder(config: Config) -> Any:
-            def opening(spec: Any) -> fakes.FakeDecoder:
-                decoder = decoders[spec.source_id]
-                if isinstance(decoder, str):
-                    raise SourceError(decoder, source_id=spec.source_id, code=SourceErrorCode.NOT_FOUND)
-                return decoder
-
-            return opening
+        def open_decoder(spec: Any) -> fakes.FakeDecoder:
+            decoder = decoders[spec.source_id]
+            if isinstance(decoder, str):
+                raise SourceError(decoder, source_id=spec.source_id, code=SourceErrorCode.NOT_FOUND)
+            return decoder
 
         def stages(config: Config, specs: Any, status: Any, progress: Any) -> Stages:
             outputs = Outputs(sinks, status)
             outputs.open()
             status.stages = {stage: StageTimes() for stage in STAGES}
-            return Stages(fakes.FakePreprocessor(), model or fakes.FakeModel(), fakes.fake_postprocess, outputs)
+            return Stages(
+                open_decoder=open_decoder,
+                preprocess=fakes.FakePreprocessor(),
+                model=model or fakes.FakeModel(),
+                postprocess=fakes.fake_postprocess,
+                outputs=outputs,
+                on_device=on_device,
+            )
 
         monkeypatch.setattr(runtime, "resolve_sources", resolve)
-        monkeypatch.setattr(runtime, "open_decoder", open_decoder)
         monkeypatch.setattr(runtime, "build_stages", stages)
         config = Config.model_validate(
             {"sources": ["x"], "pipeline": {"model": "fake", "postprocess": {"family": "raw"}}, "runtime": options}

@@ -35,9 +35,10 @@ def by_source(frames):
     batch_size=st.integers(1, 7),
     open_sources=st.integers(1, 8),
     queue_batches=st.integers(1, 3),
+    on_device=st.booleans(),
 )
 def test_every_frame_of_every_source_arrives_once_in_order_with_its_own_result(
-    make, counts, batch_size, open_sources, queue_batches
+    make, counts, batch_size, open_sources, queue_batches, on_device
 ):
     decoders = {f"s{i}": FakeDecoder(f"s{i}", count) for i, count in enumerate(counts)}
     sink = FakeSink()
@@ -47,6 +48,7 @@ def test_every_frame_of_every_source_arrives_once_in_order_with_its_own_result(
         model=FakeModel(batch_size),
         open_sources=open_sources,
         queue_batches=queue_batches,
+        on_device=on_device,
     )
     status = pipeline.run()
     found = by_source(sink.frames)
