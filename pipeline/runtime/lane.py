@@ -98,10 +98,10 @@ class Lane:
         )
         self._queues: list[BoundedQueue[Batch]] = [BoundedQueue(queue_batches) for _ in groups[1:]]
         inputs = [self._collected(), *map(_drain, self._queues)]
-        out: list[BoundedQueue[Batch] | None] = [*self._queues, None]
+        outputs: list[BoundedQueue[Batch] | None] = [*self._queues, None]
         self._threads = [
-            threading.Thread(target=self._work, args=work, name=f"lane-{i}", daemon=True)
-            for i, work in enumerate(zip(inputs, groups, out, strict=True))
+            threading.Thread(target=self._work, args=(inputs[i], steps, outputs[i]), name=f"lane-{i}", daemon=True)
+            for i, steps in enumerate(groups)
         ]
 
     def start(self) -> None:
@@ -115,7 +115,8 @@ class Lane:
 
     def give_up(self) -> None:
         """Drops what is in flight and wakes up everyone who waits: the run has failed."""
-        for queue in (self._frames, *self._queues):
+        self._frames.close(discard=True)
+        for queue in self._queues:
             queue.close(discard=True)
 
     def join(self) -> None:
