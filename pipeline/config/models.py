@@ -170,6 +170,11 @@ class Decode(Section):
         title="Corrupt frames",
         description="What is done with frames that the decoder flags as damaged; they are counted either way.",
     )
+    fallback: Literal["cpu", "error"] = Field(
+        "cpu",
+        title="Fallback",
+        description="What the cuda engine does with videos that the GPU cannot decode. cpu: FFmpeg decodes them and every frame is uploaded, which is counted; error: the source fails.",
+    )
 
 
 class Preprocess(Section):
@@ -252,6 +257,11 @@ class ModelSource(Section):
     )
     outputs: list[str] | None = Field(
         None, title="Outputs", description="Names of the outputs to fetch. Default: all. Required for a GraphDef."
+    )
+    precision: Literal["auto", "fp32", "fp16"] = Field(
+        "auto",
+        title="Precision",
+        description="What convolutions and matrix products run in on the cuda engine; auto: fp16, half precision, where the model stays within its range. The cpu engine runs fp32.",
     )
     trust: Bool = Field(
         False,
