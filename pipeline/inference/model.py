@@ -101,7 +101,7 @@ class TensorFlowModel:
         unbatched: frozenset[str] = frozenset()
         for rows in self._row_counts:
             try:
-                arrays = self._run(empty_tensor((rows, *shape), self._dtype.name))
+                arrays = self._run(self._blank((rows, *shape)))
                 wrong = {n: a for n, a in arrays.items() if a.shape[:1] != (rows,)}
                 if rows > 1 and wrong:
                     raise _wrong_rows(self.name, *next(iter(wrong.items())), rows)
@@ -120,7 +120,10 @@ class TensorFlowModel:
         """Releases the model; may be called twice."""
         self._function = None
 
-    def _run(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    def _blank(self, shape: tuple[int, ...]) -> Array:
+        return empty_tensor(shape, self._dtype.name)
+
+    def _run(self, tensor: Array) -> dict[str, Array]:
         if self._function is None:
             raise ModelError(f"model {self.name}: has been closed")
         tf = self._tf
@@ -149,7 +152,7 @@ def _fits(shape: tuple[int, ...], declared: Shape | None) -> bool:
     )
 
 
-def _wrong_rows(model: str, output: str, array: npt.NDArray[Any], rows: int) -> ModelError:
+def _wrong_rows(model: str, output: str, array: Array, rows: int) -> ModelError:
     return ModelError(
         f"model {model}: output {output!r} is {list(array.shape)} for {rows} images: it has no row for each",
         remedy="leave it out in pipeline.model.outputs, or set runtime.batch_size to 1",

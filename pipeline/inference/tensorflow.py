@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.config.models import ModelSource, Preprocess
 from pipeline.errors import ModelError
@@ -18,6 +18,9 @@ from pipeline.inference.model import TensorFlowModel
 from pipeline.inference.saved_model import SavedModelFile
 from pipeline.inference.signature import ModelDescription, Shape, pick_name, pixel_type, resolve_input, show_shape
 from pipeline.stages import TensorInfo
+
+if TYPE_CHECKING:
+    from pipeline.inference.shared_stream import SharedStream
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ def load_model(
     preprocess: Preprocess | None = None,
     threads: int = 0,
     device: str = "cpu",
+    stream: SharedStream | None = None,
 ) -> TensorFlowModel:
     """Loads, checks and warms up a model.
 
@@ -71,12 +75,14 @@ def load_model(
             its first call.
         threads: TensorFlow's threads for one operation; 0: TensorFlow decides. The first model of a process decides.
         device: The engine; `cpu` hides GPUs from TensorFlow.
+        stream: Of the GPU, for the `cuda` engine; the model is a `CudaModel` then.
 
     Raises:
         ModelError: it cannot be loaded, does not fit, or does not run; one sentence.
     """
     tf = import_tensorflow()
-    configure(tf, threads=threads, device=device)
+    if stream is None:
+        configure(tf, threads=threads, device=device)
     file = _open(tf, path, settings, model=name)
     image = file.description.image(settings.input, model=name)
     if preprocess is not None:
@@ -84,17 +90,30 @@ def load_model(
     rows = _batch_size(image, batch_size, model=name)
     wanted = _wanted(file.description.outputs, settings.outputs, model=name)
     fed = pixel_type(image, model=name)
-    function, outputs = _compile(tf, file, image, wanted, fed=fed, model=name)
-    loaded = TensorFlowModel(
-        tf,
-        function,
-        name=f"{name}@{content_hash(path)}",
-        image=image,
-        dtype=fed,
-        outputs=outputs,
-        batch_size=rows,
-        device=device,
-    )
+    call = file.load(image, wanted)
+    traced, outputs = _trace(tf, call, image, wanted, fed=fed, model=name)
+    stamp = f"{name}@{content_hash(path)}"
+    loaded: TensorFlowModel
+    if stream is not None:
+        from pipeline.inference.cuda_model import CudaModel
+
+        loaded = CudaModel(
+            stream,
+            traced,
+            name=stamp,
+            image=image,
+            dtype=fed,
+            outputs=outputs,
+            batch_size=rows,
+            precision=settings.precision,
+            preprocess=preprocess,
+            owner=call,
+        )
+    else:
+        function = freeze(tf, traced)
+        loaded = TensorFlowModel(
+            tf, function, name=stamp, image=image, dtype=fed, outputs=outputs, batch_size=rows, device=device
+        )
     size = (image.shape or (None,))[1:]
     if size and None not in size:
         loaded.warm_up(tuple(d for d in size if d is not None))
@@ -150,11 +169,16 @@ def _wanted(outputs: tuple[TensorInfo, ...], names: list[str] | None, *, model: 
     return picked
 
 
-def _compile(
-    tf: Any, file: ModelFile, image: TensorInfo, wanted: tuple[TensorInfo, ...], *, fed: str, model: str
+def _trace(
+    tf: Any,
+    call: Callable[[Any], Mapping[str, Any]],
+    image: TensorInfo,
+    wanted: tuple[TensorInfo, ...],
+    *,
+    fed: str,
+    model: str,
 ) -> tuple[Any, tuple[TensorInfo, ...]]:
     """The model as one concrete function from the image tensor to a flat list, and what is known of its outputs."""
-    call = file.load(image, wanted)
 
     def run(pixels: Any) -> tuple[Any, ...]:
         found = call(pixels if fed == image.dtype else tf.cast(pixels, image.dtype))
@@ -170,7 +194,7 @@ def _compile(
         TensorInfo(o.name, t.dtype.name, _merged(o.shape, None if t.shape.rank is None else tuple(t.shape.as_list())))
         for o, t in zip(wanted, traced.outputs, strict=True)
     )
-    return freeze(tf, traced), outputs
+    return traced, outputs
 
 
 def _merged(declared: Shape | None, inferred: Shape | None) -> Shape | None:

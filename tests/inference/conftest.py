@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fake_cupy
 import numpy as np
 import pytest
 
 from pipeline.config.models import ModelSource
 from pipeline.inference import TensorFlowModel, load_model
 from pipeline.inference._tensorflow import import_tensorflow
+from pipeline.inference.shared_stream import LIBRARY_VARIABLE, SharedStream
+from pipeline.inference.shared_stream.build import build
+from pipeline.inference.shared_stream.library import stream_ops
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +69,21 @@ def load() -> Callable[..., TensorFlowModel]:
         return load_model(path, source, name="tiny", batch_size=batch_size, preprocess=preprocess)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def stream_library(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The op library, built here once; skips where there is no compiler."""
+    if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("there is no C++ compiler")
+    path = tmp_path_factory.mktemp("op") / "op.so"
+    build(tf, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def stream(tf: Any, stream_library: Path) -> SharedStream:
+    """The stream's place on the CPU, where there is none: its handle is 0."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(LIBRARY_VARIABLE, str(stream_library))
+        return SharedStream(tf, stream_ops(tf), fake_cupy, "/device:CPU:0")

@@ -1,0 +1,62 @@
+"""A model as one graph of constants, which can be read, rewritten and traced again for any shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+# Without slots: TensorFlow refers to the functions that it traces weakly.
+@dataclass(frozen=True, eq=False)
+class FrozenGraph:
+    """A graph with its variables as constants and its functions inlined, except for the bodies of conditions and loops.
+
+    Attributes:
+        graph_def: The GraphDef.
+        input: Name of the placeholder.
+        outputs: Names of the output tensors, such as `Identity:0`.
+    """
+
+    graph_def: Any
+    input: str
+    outputs: tuple[str, ...]
+
+    def __call__(self, pixels: Any) -> list[Any]:
+        """The outputs for a tensor, in the graph that is being traced."""
+        from tensorflow.graph_util import import_graph_def  # type: ignore[import-not-found, unused-ignore]
+
+        # XLA would stumble over the placeholder, though nothing uses it.
+        body = type(self.graph_def)(versions=self.graph_def.versions, library=self.graph_def.library)
+        body.node.extend(node for node in self.graph_def.node if node.name != self.input)
+        used = any(name.partition(":")[0] == self.input for node in body.node for name in node.input)
+        inputs = {f"{self.input}:0": pixels} if used else {}
+        found: list[Any] = import_graph_def(body, input_map=inputs, return_elements=list(self.outputs), name="")
+        return found
+
+    def all_nodes(self) -> Iterator[Any]:
+        """Every NodeDef, also those of the bodies of conditions and loops."""
+        yield from self.graph_def.node
+        for function in self.graph_def.library.function:
+            yield from function.node_def
+
+
+def frozen_graph(function: Any) -> FrozenGraph | None:
+    """The graph of a concrete function of one tensor that returns a flat tuple; None where it cannot be frozen.
+
+    Lookup tables and graphs beyond 2 GB cannot.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    try:
+        frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
+        if len(frozen.inputs) != 1:
+            log.debug("the graph captures resources that are no variables")
+            return None
+        return FrozenGraph(frozen.graph.as_graph_def(), frozen.inputs[0].op.name, tuple(t.name for t in frozen.outputs))
+    except Exception as e:
+        log.debug("the graph cannot be frozen: %s", e)
+        return None
