@@ -46,10 +46,16 @@ def as_probabilities(scores: FloatArray) -> FloatArray:
     Raises:
         ModelError: a score is so far above 1 that it is no probability.
     """
-    if scores.size and scores.max() > _LARGEST_PROBABILITY:
+    if scores.size:
+        check_largest(float(scores.max()))
+    return np.minimum(scores, np.float32(1))
+
+
+def check_largest(score: float) -> None:
+    """Raises `ModelError` if the largest score is no probability."""
+    if score > _LARGEST_PROBABILITY:
         raise ModelError(
-            f"the model gave a score of {scores.max():.4g}, but scores are probabilities in 0..1",
+            f"the model gave a score of {score:.4g}, but scores are probabilities in 0..1",
             remedy="if its outputs are logits, set pipeline.postprocess.activation to sigmoid or softmax where the family "
             "has it; else see that the right output is named",
         )
-    return np.minimum(scores, np.float32(1))

@@ -28,17 +28,17 @@ class BoxesDecoder:
             raise ConfigError([ConfigIssue(message, "pipeline.postprocess.activation", hint="use none or sigmoid")])
         self._config = config
         self._model_size = model_size
-        self._needs = [Need("boxes", config.boxes, ("K", 4))]
+        self.needs = [Need("boxes", config.boxes, ("K", 4))]
         if config.class_ids is None:
-            self._needs.append(Need("scores", config.scores, ("K", "C")))
+            self.needs.append(Need("scores", config.scores, ("K", "C")))
         else:
-            self._needs.append(Need("scores", config.scores, ("K",)))
-            self._needs.append(Need("class_ids", config.class_ids, ("K",)))
-        check_outputs(self._needs, outputs)
+            self.needs.append(Need("scores", config.scores, ("K",)))
+            self.needs.append(Need("class_ids", config.class_ids, ("K",)))
+        check_outputs(self.needs, outputs)
 
     def __call__(self, outputs: Mapping[str, Array], frames: int) -> Anchors:
         """See `Anchors`."""
-        boxes, scores, *rest = take_outputs(self._needs, outputs, frames)
+        boxes, scores, *rest = take_outputs(self.needs, outputs, frames)
         class_ids = rest[0] if rest else None
         if self._config.activation == "softmax":
             scores = activate(scores, "softmax")

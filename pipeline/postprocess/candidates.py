@@ -85,7 +85,7 @@ def _of_columns(anchors: Anchors, rules: ClassRules, class_offset: int) -> Candi
     limits = rules.thresholds(class_ids)
     wanted = np.flatnonzero(limits <= 1)
     scores = anchors.scores if len(wanted) == len(class_ids) else anchors.scores[..., wanted]
-    frames, rows, columns = _where(scores, _raw_limits(limits[wanted], anchors.logits))
+    frames, rows, columns = _where(scores, raw_limits(limits[wanted], anchors.logits))
     return Candidates(frames, rows, class_ids[wanted][columns], scores[frames, rows, columns].astype(np.float32))
 
 
@@ -95,7 +95,7 @@ def _of_ids(anchors: Anchors, rules: ClassRules, class_offset: int) -> Candidate
     valid = np.isfinite(given) & (given > -0.5)
     class_ids = np.rint(np.where(valid, given, 0)).astype(np.int64) + class_offset
     limits = np.where(valid, rules.thresholds(class_ids), np.float32(np.inf))
-    frames, rows = _where(anchors.scores, _raw_limits(limits, anchors.logits))
+    frames, rows = _where(anchors.scores, raw_limits(limits, anchors.logits))
     return Candidates(frames, rows, class_ids[frames, rows], anchors.scores[frames, rows].astype(np.float32))
 
 
@@ -107,7 +107,7 @@ def _where(scores: Array, limits: FloatArray) -> tuple[IntArray, ...]:
     return tuple(axis[finite].astype(np.int64) for axis in indices)
 
 
-def _raw_limits(limits: FloatArray, logits: bool) -> FloatArray:
+def raw_limits(limits: FloatArray, logits: bool) -> FloatArray:
     """Limits for the numbers as they are: for logits slightly too low, so that few but no wrong ones need a sigmoid."""
     if not logits:
         return limits

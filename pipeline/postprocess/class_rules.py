@@ -34,6 +34,11 @@ class ClassRules:
         if issues:
             raise ConfigError(issues)
 
+    @property
+    def largest_id(self) -> int:
+        """The largest class id that has a rule of its own; -1 if none has. Those above it are all treated alike."""
+        return max([*self._thresholds, *(self._wanted or [])], default=-1)
+
     def thresholds(self, class_ids: npt.NDArray[np.int64]) -> FloatArray:
         """The least score of each class id, same shape; infinity for classes that are not wanted."""
         limits = np.full(class_ids.shape, self._default, np.float32)

@@ -25,13 +25,13 @@ class ClassifyPostprocessor:
 
     def __init__(self, config: ClassifyPost, outputs: Sequence[TensorInfo]) -> None:
         self._config = config
-        self._names = load_labels(config.labels)
-        self._needs = [Need("output", only_name(config.output, [info.name for info in outputs]), ("C",))]
-        check_outputs(self._needs, outputs)
+        self.names = load_labels(config.labels)
+        self.needs = [Need("output", only_name(config.output, [info.name for info in outputs]), ("C",))]
+        check_outputs(self.needs, outputs)
 
     def __call__(self, outputs: Mapping[str, Array], batch: InputBatch) -> Predictions:
         """See `pipeline.stages.Postprocessor`; raises `ModelError` if the output is not what is needed."""
-        (raw,) = take_outputs(self._needs, outputs, len(batch.frames))
+        (raw,) = take_outputs(self.needs, outputs, len(batch.frames))
         with np.errstate(all="ignore"):
             scores = activate(raw, self._config.activation)
         scores = as_probabilities(np.where(np.isnan(scores), np.float32(-1), scores))
@@ -39,7 +39,7 @@ class ClassifyPostprocessor:
         best = np.take_along_axis(scores, columns, axis=1)
         counts = (best >= np.float32(self._config.score_threshold)).sum(axis=1, dtype=np.int64)
         class_ids = (columns + self._config.class_offset).astype(np.int32)
-        return Predictions(classes=Classifications(class_ids, np.maximum(best, 0), counts, self._names))
+        return Predictions(classes=Classifications(class_ids, np.maximum(best, 0), counts, self.names))
 
 
 def best_columns(scores: FloatArray, k: int) -> npt.NDArray[np.int64]:

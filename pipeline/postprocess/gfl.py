@@ -62,17 +62,17 @@ class GflDecoder:
     def __init__(self, config: GflPost, outputs: Sequence[TensorInfo], model_size: tuple[int, int]) -> None:
         self._config = config
         self._bins = config.reg_max + 1
-        self._grid = make_grid(model_size, config.strides, 0.5 if config.cell_centre == "centre" else 0.0)
+        self.grid = make_grid(model_size, config.strides, 0.5 if config.cell_centre == "centre" else 0.0)
         for i, name in enumerate(config.outputs or []):
             require_name(name, [info.name for info in outputs], f"outputs[{i}]")
         shapes = {info.name: info.shape for info in outputs}
         known = {name: shape for name, shape in shapes.items() if shape is not None and None not in shape[1:]}
         if set(self._config.outputs or shapes) <= set(known):
-            check_outputs(self._needs(known), outputs)
+            check_outputs(self.needs(known), outputs)
 
     def __call__(self, outputs: Mapping[str, Array], frames: int) -> Anchors:
         """See `Anchors`."""
-        arrays = take_outputs(self._needs({name: np.shape(array) for name, array in outputs.items()}), outputs, frames)
+        arrays = take_outputs(self.needs({name: np.shape(array) for name, array in outputs.items()}), outputs, frames)
         if len(arrays) == 1:
             (both,) = arrays
             scores, distances = both[..., : -4 * self._bins], both[..., -4 * self._bins :]
@@ -87,11 +87,11 @@ class GflDecoder:
     def _boxes(self, logits: Array, anchors: IntArray) -> FloatArray:
         """(M, 4 * bins) distributions of (M,) anchors -> (M, 4) x1, y1, x2, y2."""
         expected = softmax(logits.reshape(-1, 4, self._bins)) @ np.arange(self._bins, dtype=np.float32)
-        sides = expected * self._grid.strides[anchors, None]
-        centres = self._grid.centres[anchors]
+        sides = expected * self.grid.strides[anchors, None]
+        centres = self.grid.centres[anchors]
         return np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1)
 
-    def _needs(self, shapes: Mapping[str, Shape]) -> list[Need]:
+    def needs(self, shapes: Mapping[str, Shape]) -> list[Need]:
         """What to take of outputs with these (known) shapes: one tensor, or score and distribution for each stride."""
         names = self._config.outputs or list(shapes)
         axes = {name: drop_ones(shapes[name], 2) for name in names if name in shapes}
@@ -101,7 +101,7 @@ class GflDecoder:
             width = (axes.get(names[0]) or (0, 0))[1]
             if width is not None and width <= columns:
                 raise self._misfit(names, shapes)
-            return [Need("outputs", names[0], (sum(self._grid.lengths), "C"))]
+            return [Need("outputs", names[0], (sum(self.grid.lengths), "C"))]
         distances = [name for name in names if (axes.get(name) or (0, 0))[1] == columns]
         scores = [name for name in names if name not in distances]
         if self._config.outputs and len(distances) == len(names):
@@ -115,7 +115,7 @@ class GflDecoder:
                 [sorted(part, key=order.__getitem__)[i] for i in ascending] for part in (scores, distances)
             )
         needs = []
-        for score, distance, length in zip(scores, distances, self._grid.lengths, strict=True):
+        for score, distance, length in zip(scores, distances, self.grid.lengths, strict=True):
             needs.append(Need("outputs", score, (length, "C")))
             needs.append(Need("outputs", distance, (length, columns)))
         return needs
@@ -125,7 +125,7 @@ class GflDecoder:
         config = self._config
         return ModelError(
             f"pipeline.postprocess.outputs: strides {config.strides} and reg_max {config.reg_max} need one output "
-            f"[N, {sum(self._grid.lengths)}, C + {4 * self._bins}], or for each stride scores [N, A, C] and distributions "
+            f"[N, {sum(self.grid.lengths)}, C + {4 * self._bins}], or for each stride scores [N, A, C] and distributions "
             f"[N, A, {4 * self._bins}]; found {found or 'none'}",
             remedy="set reg_max and strides to the model's, or name the outputs: score, distribution for each stride",
         )

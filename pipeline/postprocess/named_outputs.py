@@ -59,19 +59,35 @@ def take_outputs(needs: Sequence[Need], outputs: Mapping[str, Array], frames: in
     Raises:
         ModelError: a shape is not what the family needs.
     """
-    for need in needs:
-        require_name(need.name, outputs, need.field)
-    arrays = [frame_rows(need.name, np.asarray(outputs[need.name]), frames) for need in needs]
-    shapes = _fit(needs, [array.shape for array in arrays])
+    shapes = fit_outputs(needs, {name: np.shape(array) for name, array in outputs.items()}, frames)
+    arrays = [np.asarray(outputs[need.name])[:frames] for need in needs]
     return [array.reshape(frames, *shape) for array, shape in zip(arrays, shapes, strict=True)]
+
+
+def fit_outputs(needs: Sequence[Need], shapes: Mapping[str, tuple[int, ...]], frames: int) -> list[tuple[int, ...]]:
+    """The lengths of the needed outputs' axes behind the batch axis, without superfluous ones of length 1.
+
+    Raises:
+        ModelError: an output is missing, or its shape is not what the family needs.
+    """
+    for need in needs:
+        require_name(need.name, shapes, need.field)
+        check_rows(need.name, shapes[need.name], frames)
+    fitted = _fit(needs, [shapes[need.name] for need in needs])
+    return [tuple(length or 0 for length in shape) for shape in fitted]
 
 
 def frame_rows(name: str, array: Array, frames: int) -> Array:
     """The rows of an output that belong to frames; raises `ModelError` if there are too few."""
-    if array.ndim == 0 or len(array) < frames:
-        rows = "no batch axis" if array.ndim == 0 else f"{len(array)} rows"
-        raise ModelError(f"the model's output {name!r} has {rows} for a batch of {frames} frames")
+    check_rows(name, np.shape(array), frames)
     return array[:frames]
+
+
+def check_rows(name: str, shape: Sequence[int], frames: int) -> None:
+    """Raises `ModelError` if an output of this shape has fewer rows than there are frames."""
+    if not shape or shape[0] < frames:
+        rows = f"{shape[0]} rows" if shape else "no batch axis"
+        raise ModelError(f"the model's output {name!r} has {rows} for a batch of {frames} frames")
 
 
 def require_name(name: str, known: Collection[str], field: str) -> None:

@@ -23,18 +23,18 @@ class OdApiDecoder:
 
     def __init__(self, config: OdApiPost, outputs: Sequence[TensorInfo], model_size: tuple[int, int]) -> None:
         self._model_size = model_size
-        self._needs = [
+        self.needs = [
             Need("boxes", config.boxes, ("K", 4)),
             Need("scores", config.scores, ("K",)),
             Need("class_ids", config.class_ids, ("K",)),
         ]
         if config.count is not None:
-            self._needs.append(Need("count", config.count, ()))
-        check_outputs(self._needs, outputs)
+            self.needs.append(Need("count", config.count, ()))
+        check_outputs(self.needs, outputs)
 
     def __call__(self, outputs: Mapping[str, Array], frames: int) -> Anchors:
         """See `Anchors`; boxes behind the count are left out."""
-        boxes, scores, class_ids, *counts = take_outputs(self._needs, outputs, frames)
+        boxes, scores, class_ids, *counts = take_outputs(self.needs, outputs, frames)
 
         def decode(frame: IntArray, anchor: IntArray) -> FloatArray:
             return to_model_pixels(to_xyxy(boxes[frame, anchor], "yxyx"), True, self._model_size)

@@ -23,9 +23,9 @@ class RawPostprocessor:
         known = [info.name for info in outputs]
         for i, name in enumerate(config.outputs or []):
             require_name(name, known, f"outputs[{i}]")
-        self._names = config.outputs or known
+        self.names = config.outputs or known
 
     def __call__(self, outputs: Mapping[str, Array], batch: InputBatch) -> Predictions:
         """See `pipeline.stages.Postprocessor`; the tensors are views of the outputs."""
         frames = len(batch.frames)
-        return Predictions(tensors={name: frame_rows(name, np.asarray(outputs[name]), frames) for name in self._names})
+        return Predictions(tensors={name: frame_rows(name, np.asarray(outputs[name]), frames) for name in self.names})

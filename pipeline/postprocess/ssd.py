@@ -23,12 +23,12 @@ class SsdDecoder:
     def __init__(self, config: SsdPost, outputs: Sequence[TensorInfo], model_size: tuple[int, int]) -> None:
         self._config = config
         self._model_size = model_size
-        self._needs = [Need("boxes", config.boxes, ("A", 4)), Need("scores", config.scores, ("A", "C"))]
-        check_outputs(self._needs, outputs)
+        self.needs = [Need("boxes", config.boxes, ("A", 4)), Need("scores", config.scores, ("A", "C"))]
+        check_outputs(self.needs, outputs)
 
     def __call__(self, outputs: Mapping[str, Array], frames: int) -> Anchors:
         """See `Anchors`."""
-        boxes, scores = take_outputs(self._needs, outputs, frames)
+        boxes, scores = take_outputs(self.needs, outputs, frames)
         if self._config.activation == "softmax":
             scores = activate(scores, "softmax")  # The background takes its share before it is left out.
         if self._config.background:

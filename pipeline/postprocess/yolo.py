@@ -35,16 +35,16 @@ class YoloDecoder:
         self._config = config
         self._model_size = model_size
         self._label_count = len(load_labels(config.labels))
-        self._name = only_name(config.output, [info.name for info in outputs])
-        shape = next(info.shape for info in outputs if info.name == self._name)
+        self.name = only_name(config.output, [info.name for info in outputs])
+        shape = next(info.shape for info in outputs if info.name == self.name)
         if shape is not None and None not in shape[1:]:
-            self._layout(shape)
+            self.layout(shape)
 
     def __call__(self, outputs: Mapping[str, Array], frames: int) -> Anchors:
         """See `Anchors`."""
-        require_name(self._name, outputs, "output")
-        raw = frame_rows(self._name, np.asarray(outputs[self._name]), frames)
-        axes, anchor_axis, objectness = self._layout(raw.shape)
+        require_name(self.name, outputs, "output")
+        raw = frame_rows(self.name, np.asarray(outputs[self.name]), frames)
+        axes, anchor_axis, objectness = self.layout(raw.shape)
         rows = raw.reshape(frames, *axes)
         if anchor_axis == 2:
             rows = rows.transpose(0, 2, 1)
@@ -60,9 +60,9 @@ class YoloDecoder:
 
         return Anchors(scores, decode, class_ids)
 
-    def _layout(self, shape: Shape) -> tuple[tuple[int, int], int, bool]:
+    def layout(self, shape: Shape) -> tuple[tuple[int, int], int, bool]:
         """The two axes behind the batch, which of them (1 or 2) counts anchors, and whether there is objectness."""
-        text = f"the model's output {self._name!r} is {shape_text(shape)}"
+        text = f"the model's output {self.name!r} is {shape_text(shape)}"
         axes = drop_ones(shape, 2)
         if axes is None:
             raise ModelError(f"pipeline.postprocess.output: {text}, but [N, 4+C, A] or [N, A, 5+C] is needed")

@@ -1,0 +1,174 @@
+"""Outputs and options for every family, as a postprocessor meets them; what two engines make of them is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from pipeline.config.models import Postprocess
+from pipeline.errors import ModelError
+from pipeline.frames import Colour, Frame, InputBatch, Picture, Predictions
+from pipeline.postprocess import build_postprocessor
+from pipeline.stages import TensorInfo
+
+DETECTORS = ("od_api", "ssd", "yolo", "gfl", "boxes", "boxes_with_classes")
+SIZE = (96, 64)
+
+
+@dataclass
+class Case:
+    """One batch, and what is asked of it."""
+
+    fields: dict[str, Any]
+    outputs: dict[str, np.ndarray]
+    batch: InputBatch
+
+    @property
+    def config(self) -> Any:
+        return TypeAdapter(Postprocess).validate_python(self.fields)
+
+    @property
+    def infos(self) -> tuple[TensorInfo, ...]:
+        return tuple(TensorInfo(n, str(a.dtype), (None, *a.shape[1:])) for n, a in self.outputs.items())
+
+    def reference(self) -> Predictions:
+        """What the `cpu` engine makes of it."""
+        return build_postprocessor(self.config, self.infos, model_size=self.batch.model_size)(self.outputs, self.batch)
+
+
+def make_batch(rng: np.random.Generator, frames: int, rows: int, size: tuple[int, int] = SIZE) -> InputBatch:
+    """Pictures of many sizes and places in the model's input."""
+    pictures = [Picture((), (0, 0), Colour(), *(int(v) for v in rng.integers(20, 2000, 2))) for _ in range(frames)]
+    transforms = np.column_stack([rng.uniform(0.05, 3, (frames, 2)), rng.uniform(-20, 20, (frames, 2))])
+    return InputBatch(
+        tuple(Frame("camera", i, None, 0.0, p) for i, p in enumerate(pictures)),
+        np.zeros((rows, 1, 1, 3), np.float32),
+        transforms.reshape(-1, 4),
+        size,
+    )
+
+
+def make_case(
+    family: str,
+    seed: int,
+    *,
+    frames: int = 2,
+    anchors: int = 30,
+    classes: int = 3,
+    padding: int = 1,
+    dtype: str = "float32",
+    odd: bool = True,
+    options: dict[str, Any] | None = None,
+) -> Case:
+    """Random outputs on a coarse grid: many ties, which both engines must order alike; with `odd`, NaN and infinities."""
+    rng = np.random.default_rng(seed)
+    rows = frames + padding
+    fields: dict[str, Any] = {"family": family.removesuffix("_with_classes")} | (options or {})
+    activation = fields.get("activation", "none")
+    fields["score_threshold"] = fields.get("score_threshold", 0.305)
+
+    def scores(*shape: int) -> np.ndarray:
+        values = rng.integers(0, 101, shape) / 100 if activation == "none" else rng.integers(-12, 13, shape) / 4
+        return spoilt(values, 0.03)
+
+    def boxes(*shape: int) -> np.ndarray:
+        """Eighths of pixels as corners, or what the format takes them for; some without area."""
+        corner = rng.integers(-40, 8 * 90, (*shape, 2)) / 8
+        size = rng.integers(-8, 300, (*shape, 2)) / 8
+        kind = fields.get(
+            "box_format", "cxcywh" if family == "yolo" else "yxyx" if family in {"ssd", "od_api"} else "xyxy"
+        )
+        values = np.concatenate([corner, size if kind in {"xywh", "cxcywh"} else corner + size], axis=-1)
+        if fields.get("normalized", family in {"ssd", "od_api"}):
+            values /= 64
+        return spoilt(values, 0.01)
+
+    def spoilt(values: np.ndarray, share: float) -> np.ndarray:
+        if odd:
+            where = rng.random(values.shape) < share
+            values[where] = rng.choice([np.nan, np.inf, -np.inf, -0.0], int(where.sum()))
+        return values
+
+    outputs: dict[str, np.ndarray]
+    if family == "od_api":
+        ids = rng.integers(-1, classes, (rows, anchors)).astype(float)
+        outputs = {
+            "detection_boxes": boxes(rows, anchors),
+            "detection_scores": scores(rows, anchors),
+            "detection_classes": spoilt(ids, 0.02),
+            "num_detections": rng.integers(0, anchors + 1, rows).astype(float),
+        }
+    elif family == "ssd":
+        outputs = {"boxes": boxes(rows, anchors)[:, :, None], "scores": scores(rows, anchors, classes)}
+    elif family == "yolo":
+        objectness = bool(fields.setdefault("objectness", seed % 2 == 0))
+        fields.setdefault("anchor_axis", 1 + seed // 2 % 2)
+        head = np.concatenate([boxes(rows, anchors), scores(rows, anchors, classes + objectness)], axis=2)
+        outputs = {"out": head.transpose(0, 2, 1) if fields["anchor_axis"] == 2 else head}
+    elif family == "gfl":
+        strides = fields.setdefault("strides", [8, 16])
+        bins = fields.setdefault("reg_max", 7) + 1
+        cells = [-(-SIZE[0] // s) * -(-SIZE[1] // s) for s in strides]
+        score = [scores(rows, n, classes) for n in cells]
+        sides = [spoilt(rng.integers(-8, 9, (rows, n, 4 * bins)) / 2, 0.001) for n in cells]
+        if seed % 2:
+            outputs = {"out": np.concatenate([np.concatenate(score, axis=1), np.concatenate(sides, axis=1)], axis=2)}
+        else:
+            outputs = {f"{k}{i}": v[i] for i in range(len(strides)) for k, v in (("s", score), ("d", sides))}
+            fields.setdefault("outputs", list(outputs))
+    elif family == "boxes_with_classes":
+        fields |= {"boxes": "b", "scores": "s", "class_ids": "c"}
+        outputs = {
+            "b": boxes(rows, anchors),
+            "s": scores(rows, anchors),
+            "c": rng.integers(-1, classes, (rows, anchors)),
+        }
+    elif family == "boxes":
+        fields |= {"boxes": "b", "scores": "s"}
+        outputs = {"b": boxes(rows, anchors), "s": scores(rows, anchors, classes)}
+    else:
+        raise AssertionError(family)
+    outputs = {n: a if a.dtype.kind == "i" else np.ascontiguousarray(a, dtype) for n, a in outputs.items()}
+    return Case(fields, outputs, make_batch(rng, frames, rows))
+
+
+def outcome(run: Any) -> Predictions | str:
+    """What came of it, or the message of the error."""
+    try:
+        return run()
+    except ModelError as e:
+        return str(e)
+
+
+def assert_same(found: Predictions | str, expected: Predictions | str) -> None:
+    """The same boxes in the same order, within rounding."""
+    if isinstance(expected, str) or isinstance(found, str):
+        assert found == expected
+        return
+    if expected.classes is not None:
+        a, b = found.classes, expected.classes
+        assert a is not None
+        np.testing.assert_array_equal(a.counts, b.counts)
+        for i, count in enumerate(b.counts):
+            np.testing.assert_array_equal(a.class_ids[i, :count], b.class_ids[i, :count])
+        np.testing.assert_allclose(a.scores, b.scores, rtol=0, atol=1e-5)
+        assert (a.class_ids.dtype, a.scores.dtype, a.counts.dtype) == (
+            b.class_ids.dtype,
+            b.scores.dtype,
+            b.counts.dtype,
+        )
+        return
+    a, b = found.detections, expected.detections
+    assert a is not None
+    assert b is not None
+    np.testing.assert_array_equal(a.offsets, b.offsets)
+    np.testing.assert_array_equal(a.class_ids, b.class_ids)
+    np.testing.assert_allclose(a.scores, b.scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(a.boxes, b.boxes, rtol=1e-6, atol=5e-3)
+    assert a.names == b.names
+    for name in ("boxes", "scores", "class_ids", "offsets"):
+        assert getattr(a, name).dtype == getattr(b, name).dtype
+        assert getattr(a, name).flags.owndata or getattr(a, name).base.flags.owndata

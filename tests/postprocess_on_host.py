@@ -1,0 +1,241 @@
+"""The postprocessing kernels compiled for the host, and a stand-in for CuPy that runs them as a GPU would: later.
+
+What is put on the stream is only done when somebody waits for an event behind it; so a test sees what happens if the host
+looks too early, or if memory is used again too soon.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.postprocess.cuda import layout
+from pipeline.postprocess.cuda.layout import BATCH, SOURCE
+
+SHIMS = r"""
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#define __device__
+#define __global__
+#define __shared__ static
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(threads)
+using std::fmax; using std::fmin; using std::rint;
+struct Index { unsigned x, y; };
+static Index blockIdx, gridDim, blockDim;
+static float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+static unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
+static unsigned atomicAdd(unsigned* address, unsigned value) { const unsigned old = *address; *address += value; return old; }
+static unsigned atomicMax(unsigned* address, unsigned value) {
+  const unsigned old = *address;
+  if (value > old) *address = value;
+  return old;
+}
+// Threads in an order that is neither the natural one nor always the same.
+static unsigned turn;
+template <typename F> static void for_all(F f) {
+  const unsigned threads = blockDim.x, start = turn++ * 37;
+  for (unsigned i = 0; i < threads; i++) f((start + i * 5) % threads, threads);
+}
+"""
+
+DRIVER = r"""
+extern "C" {
+void run(int kernel, const Batch* batch, unsigned x, unsigned y, unsigned threads) {
+  gridDim = {x, y};
+  blockDim = {threads, 1};
+  for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++)
+    for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++) (kernel == 0 ? collect : kernel == 1 ? finish : classify)(*batch);
+}
+float convert_half(unsigned short bits) { return half_to_float(bits); }
+int sizes[] = {sizeof(Tensor), sizeof(Level), sizeof(View), sizeof(Tally), sizeof(Kept), sizeof(Header), sizeof(Row),
+  sizeof(ClassRow), sizeof(Batch)};
+int constants[] = {kMaxFrames, kMaxLevels, kCollectThreads, kFinishThreads, int(kChunk), sizeof(Work)};
+int offsets[] = {OFFSETS};
+}
+"""
+KERNELS = ("collect", "finish", "classify")
+FIELDS = [name for name in BATCH.names or () if name != "__"]
+
+
+def build(folder: Path) -> ctypes.CDLL:
+    """Compiles the kernels with g++; skips the test without it."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ is not there to compile the kernels for the host")
+    offsets = ", ".join(f"offsetof(Batch, {name})" for name in FIELDS)
+    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    source.write_text(SHIMS + SOURCE.read_text() + DRIVER.replace("OFFSETS", offsets))
+    command = [
+        compiler,
+        "-std=c++17",
+        "-O2",
+        "-ffp-contract=off",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unknown-pragmas",
+        "-Werror",
+    ]
+    command += ["-shared", "-fPIC", str(source), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    library_ = ctypes.CDLL(str(library))
+    library_.convert_half.restype = ctypes.c_float
+    return library_
+
+
+def check_layouts(library: ctypes.CDLL) -> None:
+    """The structs are laid out the same in C++ and in NumPy."""
+
+    def numbers(name: str, count: int) -> list[int]:
+        return list((ctypes.c_int * count).in_dll(library, name))
+
+    kinds = ("TENSOR", "LEVEL", "VIEW", "TALLY", "KEPT", "HEADER", "ROW", "CLASS_ROW", "BATCH")
+    assert numbers("sizes", len(kinds)) == [getattr(layout, kind).itemsize for kind in kinds]
+    assert dict(zip(FIELDS, numbers("offsets", len(FIELDS)), strict=True)) == {
+        name: layout.offset_of(BATCH, name) for name in FIELDS
+    }
+    *constants, _, shared_bytes = numbers("constants", 6)
+    assert constants == [layout.MAX_FRAMES, layout.MAX_LEVELS, layout.COLLECT_THREADS, layout.FINISH_THREADS]
+    assert BATCH.itemsize <= 4096, "kernel parameters"
+    assert shared_bytes <= 48 * 1024 - 64, "static shared memory of a block"
+
+
+class Stream:
+    """The stream: a queue of things to do, and a context."""
+
+    handle = 77
+    ordinal = 0
+
+    def __init__(self) -> None:
+        self.queue: deque[Callable[[], None]] = deque()
+        self.depth = self.waits = 0
+
+    @property
+    def cupy(self) -> Stream:
+        return self
+
+    def put(self, work: Callable[[], None]) -> None:
+        assert self.depth, "not on the stream"
+        self.queue.append(work)
+
+    def __enter__(self) -> Stream:
+        self.depth += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+
+
+class Array(np.ndarray):
+    """Device memory: what CuPy's arrays have and no way to look at it by mistake."""
+
+    @property
+    def data(self):  # type: ignore[override]
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    def get(self):
+        raise AssertionError("a wait for the device")
+
+
+def on_device(outputs: dict[str, Any]) -> dict[str, Array]:
+    """Copies of NumPy arrays as `Array`s."""
+    return {name: np.array(value, order="C").view(Array) for name, value in outputs.items()}
+
+
+class Cupy:
+    """As much of CuPy as postprocessing uses. `launches` counts by kernel, `copies` holds sizes, `pinned` blocks."""
+
+    def __init__(self, library: ctypes.CDLL, stream: Stream) -> None:
+        self.launches: dict[str, int] = dict.fromkeys(KERNELS, 0)
+        self.copies: list[int] = []
+        self.pinned: list[np.ndarray] = []
+        self._stream = stream
+        outer = self
+
+        class Event:
+            def __init__(self, block: bool, disable_timing: bool) -> None:
+                assert block
+                assert disable_timing
+                self.happened = True
+
+            def record(self, on: object) -> None:
+                assert on is stream
+                self.happened = False
+                self.mark = mark = object()
+                stream.put(lambda: self._happen(mark))
+
+            def _happen(self, mark: object) -> None:
+                self.happened = self.happened or mark is self.mark
+
+            def synchronize(self) -> None:
+                assert not stream.depth, "a wait while work is being put on the stream"
+                stream.waits += 1
+                while not self.happened:
+                    stream.queue.popleft()()
+
+        class RawModule:
+            def __init__(self, code: str, options: tuple[str, ...]) -> None:
+                assert code == SOURCE.read_text()
+                assert "-fmad=false" in options
+
+            def get_function(self, name: str):
+                number = KERNELS.index(name)
+
+                def start(grid, block, parameters):
+                    (batch,) = parameters
+                    assert batch.dtype == BATCH
+                    assert batch.size == 1
+                    assert min(grid) > 0
+                    outer.launches[name] += 1
+                    copy = batch.copy()
+                    x, y = (*grid, 1)[:2]
+                    stream.put(lambda: library.run(number, ctypes.c_void_p(copy.ctypes.data), x, y, *block))
+
+                return start
+
+        def copy(to: int, source: int, size: int, kind: int, on: int) -> None:
+            assert (kind, on) == (2, stream.handle)
+            outer.copies.append(size)
+            stream.put(lambda: ctypes.memmove(to, source, size) and None)
+
+        def alloc_pinned_memory(size: int) -> np.ndarray:
+            memory = np.full(size, 0xCD, np.uint8)
+            outer.pinned.append(memory)
+            return memory
+
+        self.RawModule = RawModule
+        self.cuda = SimpleNamespace(
+            alloc_pinned_memory=alloc_pinned_memory,
+            Event=Event,
+            runtime=SimpleNamespace(memcpyAsync=copy, memcpyDeviceToHost=2),
+        )
+
+    def empty(self, size: int, dtype: str) -> Array:
+        """Poisoned, so that what is not written shows."""
+        return self._array(np.full(size, 0xCD, dtype))
+
+    def zeros(self, size: int, dtype: str) -> Array:
+        return self._array(np.zeros(size, dtype))
+
+    def asarray(self, values: np.ndarray) -> Array:
+        return self._array(values.copy())
+
+    def ascontiguousarray(self, values: Array) -> Array:
+        return values if values.flags.c_contiguous else self._array(np.array(values, order="C"))
+
+    def _array(self, values: np.ndarray) -> Array:
+        assert self._stream.depth, "not on the stream"
+        return values.view(Array)
