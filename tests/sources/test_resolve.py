@@ -30,7 +30,16 @@ def error(source: Source) -> SourceError:
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    for name in ["clip10.mp4", "clip2.MKV", "notes.txt", ".hidden.mp4", "a/x.ts", "a/b/y.webm", ".secret/z.mp4", "c/clip2.mp4"]:
+    for name in [
+        "clip10.mp4",
+        "clip2.MKV",
+        "notes.txt",
+        ".hidden.mp4",
+        "a/x.ts",
+        "a/b/y.webm",
+        ".secret/z.mp4",
+        "c/clip2.mp4",
+    ]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
