@@ -46,6 +46,7 @@ class DecodeStats:
         frames: Frames handed out.
         corrupt: Frames that the codec flagged as damaged (handed out or dropped by policy).
         dropped: Frames dropped because they were corrupt.
+        uploaded: Frames that the CPU decoded for the `cuda` engine, which copied them to the device.
         errors: Packets that could not be read or decoded.
         last_error: The last of these in words.
     """
@@ -53,6 +54,7 @@ class DecodeStats:
     frames: int = 0
     corrupt: int = 0
     dropped: int = 0
+    uploaded: int = 0
     errors: int = 0
     last_error: str | None = None
 
