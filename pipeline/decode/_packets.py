@@ -1,0 +1,133 @@
+"""Packets as NVDEC's parser takes them: start codes in front of each unit, and the sequence's headers in the stream itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+import av
+import av.error
+from av.bitstream import BitStreamFilterContext
+
+from pipeline.decode._headers import Headers, read_headers
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+_START_CODE = b"\0\0\0\1"
+_FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+# Their headers may stand in the container alone.
+_WITH_HEADERS_APART = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")
+
+
+class ForNvdec:
+    """Converts the packets of one stream, in decoding order."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        context = stream.codec_context
+        self._codec = context.codec.canonical_name
+        self._extradata = bytes(context.extradata or b"")
+        self._is_prefixed = self._codec in _FILTERS and self._extradata[:1] == b"\1"  # avcC or hvcC
+        self._filter: BitStreamFilterContext | None = None
+        if self._is_prefixed:
+            self._filter = BitStreamFilterContext(_FILTERS[self._codec], stream)
+        elif self._codec == "mpeg4":
+            self._filter = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+        self._is_start = True
+
+    def headers(self, packet: Packet[VideoStream]) -> Headers:
+        """The headers that are in force from this key frame on."""
+        if packet.has_sidedata("new_extradata"):
+            self._extradata = bytes(packet.get_sidedata("new_extradata"))
+        length_bytes = 0
+        if self._is_prefixed:
+            length_bytes = (self._extradata[4 if self._codec == "h264" else 21] & 3) + 1
+        found = read_headers(self._codec, packet, length_bytes)
+        return Headers(found.identity + self._extradata, found.is_closed)
+
+    def restart(self) -> None:
+        """The next packet goes to a new decoder, which knows nothing yet."""
+        self._is_start = True
+
+    def shows_nothing(self, packet: Packet[VideoStream]) -> bool:
+        """Whether it only holds a picture that others refer to."""
+        if self._codec == "vp8":
+            return not memoryview(packet)[0] & 0x10
+        if self._codec == "vp9":
+            data = memoryview(packet)
+            is_superframe = data[-1] & 0xE0 == 0xC0
+            return not is_superframe and data[0] & 0xFA == 0x80  # profile 0 or 2, neither shown nor repeated
+        return False
+
+    def convert(self, packet: Packet[VideoStream], *, keep: bool = False) -> Sequence[Packet[VideoStream]]:
+        """The packet as it goes to the decoder; none if nothing of it is left. Empties `packet` unless `keep`."""
+        is_start, self._is_start = self._is_start, False
+        if self._filter is None:
+            units: Sequence[Packet[VideoStream]] = (packet,)
+        else:
+            try:
+                units = self._filter.filter(_copy(packet) if keep else packet)
+            except av.error.FFmpegError:
+                return ()
+        if is_start and units and self._codec in _WITH_HEADERS_APART:
+            first = cast("Packet[VideoStream]", av.Packet(self._headers_apart() + bytes(units[0])))
+            return (first, *units[1:])
+        return units
+
+    def _headers_apart(self) -> bytes:
+        if not self._is_prefixed:
+            return self._extradata
+        sets = _avc_sets(self._extradata) if self._codec == "h264" else _hevc_sets(self._extradata)
+        return b"".join(_START_CODE + unit for unit in sets)
+
+
+def picture_in(context: av.VideoCodecContext, packets: Sequence[Packet[VideoStream]]) -> av.VideoFrame | None:
+    """The first picture that FFmpeg decodes of the packets, alone; None if there is none."""
+    frames: list[av.VideoFrame] = []
+    try:
+        for packet in packets:
+            # A picture that is not to be shown is as good; a copy carries no flags.
+            frames += context.decode(av.Packet(bytes(packet)) if packet.is_discard else packet)
+            if frames:
+                break
+        if not frames:
+            frames += context.decode(None)
+    except av.error.FFmpegError:
+        pass
+    context.flush_buffers()
+    return frames[0] if frames else None
+
+
+def _copy(packet: Packet[VideoStream]) -> Packet[VideoStream]:
+    copy = cast("Packet[VideoStream]", av.Packet(bytes(packet)))
+    copy.pts, copy.dts = packet.pts, packet.dts
+    if packet.has_sidedata("new_extradata"):
+        copy.set_sidedata(packet.get_sidedata("new_extradata"))
+    return copy
+
+
+def _avc_sets(avcc: bytes) -> Iterator[bytes]:
+    """SPS and PPS of an avcC record (ISO/IEC 14496-15, 5.3.3)."""
+    start = 5
+    for mask in (31, 255):
+        if start >= len(avcc):
+            return
+        count = avcc[start] & mask
+        start += 1
+        for _ in range(count):
+            size = int.from_bytes(avcc[start : start + 2], "big")
+            yield avcc[start + 2 : start + 2 + size]
+            start += 2 + size
+
+
+def _hevc_sets(hvcc: bytes) -> Iterator[bytes]:
+    """VPS, SPS, PPS and SEI of an hvcC record (ISO/IEC 14496-15, 8.3.3)."""
+    start = 23
+    for _ in range(hvcc[22] if len(hvcc) > 22 else 0):
+        count = int.from_bytes(hvcc[start + 1 : start + 3], "big")
+        start += 3
+        for _ in range(count):
+            size = int.from_bytes(hvcc[start : start + 2], "big")
+            yield hvcc[start + 2 : start + 2 + size]
+            start += 2 + size

@@ -1,0 +1,90 @@
+"""One PyNvVideoCodec decoder: packets of one size and format in, surfaces on loan out."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pipeline.decode._nvcodec import CODECS, NvCodec, creation_lock
+from pipeline.decode._picture import layout_of
+from pipeline.decode._surface_ring import Loan, SurfaceRing
+from pipeline.frames import Surface, SurfaceLayout
+from pipeline.stages import DeviceStream
+
+
+class NvdecSession:
+    """Frames come out in display order, without a timestamp; their memory belongs to the decoder.
+
+    A frame's memory is locked until its loan comes back; PyNvVideoCodec allocates more as long as there is none free. It is
+    unlocked in the decoding thread, before the next packet goes in, and freed with the decoder, which every loan keeps.
+    """
+
+    def __init__(
+        self, nvc: NvCodec, stream: DeviceStream, codec: str, layout: SurfaceLayout, ring: SurfaceRing
+    ) -> None:
+        """`codec` is FFmpeg's name; raises what `decode_errors` names."""
+        with creation_lock:
+            self._decoder = nvc.CreateDecoder(
+                gpuid=stream.ordinal,
+                codec=getattr(nvc.cudaVideoCodec, CODECS[codec][0]),
+                cudacontext=0,
+                cudastream=stream.handle,
+                usedevicememory=True,
+            )
+        self.layout = layout
+        self._ring = ring
+        self._packet = nvc.PacketData()
+        self._decode = self._decoder.GetNumDecodedFrame
+        self._lock_frame = self._decoder.GetLockedFrame
+        self._unlock = self._decoder.UnlockFrame
+        self._returned: deque[int] = deque()
+
+    def decode(self, address: int, size: int) -> int:
+        """Takes a packet, or `size` 0 for the end; how many frames came out, each to be fetched by `surface`."""
+        self.reclaim()
+        packet = self._packet
+        packet.bsl_data = address
+        packet.bsl = size
+        count: int = self._decode(packet)
+        return count
+
+    def surface(self) -> Surface | None:
+        """The next of the frames that came out, once the ring has a slot for it; None if the ring was closed."""
+        if not self._ring.take():
+            return None
+        self.reclaim()
+        pointer: int = self._lock_frame()
+        return Surface(pointer, self.layout, Loan(self._came_back, pointer, self._ring))
+
+    def skip(self) -> None:
+        """Passes over the next of the frames that came out."""
+        self._unlock(self._lock_frame())
+
+    def _came_back(self, pointer: int) -> None:
+        self._returned.append(pointer)
+
+    def reclaim(self) -> None:
+        """Unlocks what came back."""
+        returned = self._returned
+        while returned:
+            self._unlock(returned.popleft())
+
+    def __del__(self) -> None:
+        # The decoder frees what is not locked; the last loan may just have come back.
+        if hasattr(self, "_returned"):
+            self.reclaim()
+
+
+def surface_layout(width: int, height: int, pix_fmt: str) -> SurfaceLayout:
+    """How PyNvVideoCodec lays out a picture: cropped, rows without gaps; 4:2:0 as NV12 or P016, 4:4:4 as three planes.
+
+    An odd width is rounded up for 4:2:0, where pairs of Cb and Cr make up a row. More than 8 bits sit in the high bits.
+    """
+    layout = layout_of(pix_fmt)
+    assert layout is not None
+    sample = 1 if layout.bit_depth == 8 else 2
+    shift = 0 if sample == 1 else 16 - layout.bit_depth
+    if layout.chroma_shift == (0, 0):
+        pitch = width * sample
+        return SurfaceLayout(width, height, pitch, pitch * height, pitch * height, pitch, sample, sample, shift)
+    pitch = (width + width % 2) * sample
+    return SurfaceLayout(width, height, pitch, pitch * height, sample, pitch, 2 * sample, sample, shift)

@@ -1,0 +1,345 @@
+"""The `cuda` engine's decoder: FFmpeg demuxes, NVDEC decodes; what the GPU cannot decode is uploaded from the CPU."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from pipeline.config.models import Decode
+from pipeline.decode._display_order import DisplayOrder
+from pipeline.decode._nvcodec import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
+from pipeline.decode._open import failure
+from pipeline.decode._packets import ForNvdec, picture_in
+from pipeline.decode._reasons import Reason
+from pipeline.decode._session import NvdecSession, surface_layout
+from pipeline.decode._surface_ring import SurfaceRing
+from pipeline.decode._upload import PictureUpload
+from pipeline.decode._video import VideoDecoder
+from pipeline.errors import SourceErrorCode
+from pipeline.frames import Colour, Frame, Picture
+from pipeline.sources.resolve import VideoSpec
+from pipeline.stages import DeviceStream
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+log = logging.getLogger(__name__)
+
+# As many packets are looked through for the first picture behind a key frame; intra refresh takes that long.
+_MOST_HELD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What FFmpeg says of the frames from a key frame on: their format, and the fields of their `Picture`."""
+
+    video: VideoFormat
+    chroma_shift: tuple[int, int]
+    colour: Colour
+    width: int
+    height: int
+    rotation: int
+    mirror: bool
+    sar: Fraction
+
+
+class NvdecDecoder(VideoDecoder):
+    """Decodes on the GPU; the frames carry a `Surface`, on loan until it is released.
+
+    Where headers change, FFmpeg decodes one frame as well, and what it says of that one holds for all until the next change.
+    Another size or format gets another decoder: PyNvVideoCodec would stretch the picture into the first one's size.
+    """
+
+    def __init__(
+        self, spec: VideoSpec, decode: Decode, *, stream: DeviceStream, ring: int, capabilities: Capabilities
+    ) -> None:
+        """Opens the video.
+
+        Args:
+            spec: What to open.
+            decode: How.
+            stream: Where all work on the device is enqueued.
+            ring: How many surfaces may be on loan at a time.
+            capabilities: What the GPU decodes.
+
+        Raises:
+            SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`.
+            DeviceError: PyNvVideoCodec or the driver is missing.
+        """
+        self._device_stream = stream
+        self._capabilities = capabilities
+        self._may_fall_back = decode.fallback == "cpu"
+        self._ring = SurfaceRing(ring)
+        self._nvc = load_nvcodec()
+        self._errors = decode_errors(self._nvc)
+        self._session: NvdecSession | None = None
+        self._order = DisplayOrder()
+        self._ahead: deque[Packet[VideoStream]] = deque()  # read already, to be decoded next
+        self._is_unproven = True  # the session has not given a frame yet
+        self._unshown: list[Packet[VideoStream]] = []  # what went in until then
+        self._failure = ""
+        self._known: bytes | None = None  # the headers that are in force
+        self._is_untimed = False
+        super().__init__(spec, decode)
+
+    def close(self) -> None:
+        """Releases everything but the surfaces that are on loan; a thread that waits for one of them goes on at once."""
+        self._closing = True
+        self._ring.close()
+        super().close()
+
+    def _release(self) -> None:
+        super()._release()
+        self._session = None
+
+    def _decoded(self) -> Iterator[Frame]:
+        self._unread = self._packets()
+        why_not = self._capabilities.why_not(VideoFormat.of_context(self._stream.codec_context))
+        if why_not is None:
+            why_not = yield from self._on_gpu()
+        if why_not is not None:
+            yield from self._on_cpu(why_not)
+
+    def _next_packets(self) -> Iterator[Packet[VideoStream]]:
+        while True:
+            packet = self._ahead.popleft() if self._ahead else next(self._unread, None)
+            if packet is None:
+                return
+            yield packet
+
+    # ---------------------------------------------------------------------------------------------------- on the GPU
+
+    def _on_gpu(self) -> Generator[Frame, None, str | None]:
+        """The frames that NVDEC decodes; returns why the packets from here on need the CPU, or None at the end."""
+        context = self._stream.codec_context
+        context.thread_count = 1  # it decodes single frames
+        context.open(strict=False)
+        nvdec, order = ForNvdec(self._stream), self._order
+        is_first = True
+        for packet in self._next_packets():
+            is_closed_key = False
+            if packet.is_keyframe:
+                is_closed_key, why_not = yield from self._key_frame(packet, nvdec)
+                if why_not is not None:
+                    self._ahead.appendleft(packet)
+                    return why_not
+            if self._session is None:
+                continue  # before the first key frame, or behind a failure
+            if is_first:
+                is_first, self._is_untimed = False, packet.pts is None and packet.dts is None
+            yield from self._through(packet, nvdec)
+            if self._closing:
+                return None
+            if self._session is None and self._is_unproven:
+                self._ahead.extendleft(reversed(self._unshown))
+                return self._failure
+            if is_closed_key:
+                order.after_closed_key_frame()
+        yield from self._drain()
+        return None
+
+    def _key_frame(
+        self, packet: Packet[VideoStream], nvdec: ForNvdec
+    ) -> Generator[Frame, None, tuple[bool, str | None]]:
+        """Sees to it that the right decoder, or none, stands ready for a key frame.
+
+        Returns:
+            Whether nothing is shown across the key frame, and why it needs the CPU, if it does.
+        """
+        headers = nvdec.headers(packet)
+        if self._session is None or headers.identity != self._known:
+            self._known = headers.identity
+            look = self._look_at(packet)
+            if look is None or self._session is None or look != self._look:
+                yield from self._drain()
+                self._session = None
+            if look is None:
+                self._failed("there is no picture behind a key frame")
+                return headers.is_closed, None
+            if self._session is None:
+                why_not = self._begin(look)
+                if why_not is not None:
+                    return headers.is_closed, why_not
+                nvdec.restart()
+        elif headers.is_closed and self._order.has_lost:
+            yield from self._drain()
+        if headers.is_closed:
+            self._order.before_closed_key_frame()
+        return headers.is_closed, None
+
+    def _through(self, packet: Packet[VideoStream], nvdec: ForNvdec) -> Iterator[Frame]:
+        """The frames that come out when this packet goes in."""
+        pts, dts, is_hidden, is_corrupt = packet.pts, packet.dts, packet.is_discard, packet.is_corrupt
+        shows_nothing = nvdec.shows_nothing(packet)
+        if self._is_unproven:
+            self._unshown.append(packet)
+        units = nvdec.convert(packet, keep=self._is_unproven)
+        if units and not shows_nothing:
+            self._order.add(pts, dts, is_hidden, is_corrupt)
+        for unit in units:
+            count = self._submit(unit.buffer_ptr, unit.buffer_size)
+            if count is None:
+                return
+            if count:
+                yield from self._fetch(count)
+
+    def _look_at(self, packet: Packet[VideoStream]) -> _Look | None:
+        """What FFmpeg sees behind a key frame; it may need more packets for a picture, which are decoded later."""
+        context = self._stream.codec_context
+        held = [packet]
+        frame = picture_in(context, held)
+        while frame is None and len(held) < _MOST_HELD:
+            following = self._ahead.popleft() if self._ahead else next(self._unread, None)
+            if following is None:
+                break
+            held.append(following)
+            if following.is_keyframe:
+                break
+            if not len(held) & (len(held) - 1):  # 2, 4, 8 ...: all are decoded again each time
+                frame = picture_in(context, held)
+        self._ahead.extendleft(reversed(held[1:]))
+        if frame is None:
+            return None
+        video = VideoFormat.of_frame(context.codec.canonical_name, frame)
+        picture = self._picture(frame)
+        return _Look(
+            video,
+            picture.chroma_shift,
+            picture.colour,
+            picture.width,
+            picture.height,
+            picture.rotation,
+            picture.mirror,
+            picture.sar,
+        )
+
+    def _begin(self, look: _Look) -> str | None:
+        """A decoder for such frames; why there is none, if so."""
+        why_not = self._capabilities.why_not(look.video)
+        if why_not is not None:
+            return why_not
+        video = look.video
+        assert video.pix_fmt is not None
+        layout = surface_layout(video.width, video.height, video.pix_fmt)
+        try:
+            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring)
+        except self._errors as e:
+            return f"NVDEC cannot be set up: {_first_line(e)}"
+        self._look = look
+        self._is_unproven = True
+        self._unshown.clear()
+        return None
+
+    def _submit(self, address: int, size: int) -> int | None:
+        """How many frames come out; None if the decoder failed and is gone."""
+        assert self._session is not None
+        try:
+            count = self._session.decode(address, size)
+        except self._errors as e:
+            self._session = None
+            self._order.clear()
+            self._failure = f"NVDEC fails: {_first_line(e)}"
+            if not self._is_unproven:  # otherwise the CPU has another try
+                self._failed(self._failure)
+            return None
+        if count:
+            self._failed_run = 0
+            if self._is_unproven:
+                self._is_unproven = False
+                self._unshown.clear()
+        return count
+
+    def _drain(self) -> Iterator[Frame]:
+        """The frames that are still inside the decoder, which can go on with a closed key frame."""
+        if self._session is None:
+            return
+        count = self._submit(0, 0) or 0
+        self._order.drained(count)
+        yield from self._fetch(count)
+
+    def _fetch(self, count: int) -> Iterator[Frame]:
+        for _ in range(count):
+            frame = self._hand_out()
+            if frame is not None:
+                yield frame
+            elif self._closing:
+                return
+
+    def _hand_out(self) -> Frame | None:
+        """The next frame that came out; None if it is not to be shown, or the decoder is being closed."""
+        assert self._session is not None
+        mark = self._order.pop()
+        if mark.is_hidden or not self._keep(mark.is_corrupt):
+            self._session.skip()
+            return None
+        surface = self._session.surface()
+        if surface is None:
+            return None
+        look = self._look
+        picture = Picture(
+            (),
+            look.chroma_shift,
+            look.colour,
+            look.width,
+            look.height,
+            look.rotation,
+            look.mirror,
+            look.sar,
+            None,
+            surface,
+        )
+        index = self._progress.decoded - 1
+        pts_s = self._pts_s(None if self._is_untimed else mark.pts, index)
+        return Frame(self._spec.source_id, index, pts_s, time.time(), picture)
+
+    def _failed(self, words: str) -> None:
+        self.stats.errors += 1
+        self.stats.last_error = words
+        self._failed_run += 1
+
+    # ---------------------------------------------------------------------------------------------------- on the CPU
+
+    def _on_cpu(self, why_not: str) -> Iterator[Frame]:
+        if not self._may_fall_back:
+            reason = Reason(
+                SourceErrorCode.UNSUPPORTED,
+                f"the GPU cannot decode it: {why_not}",
+                "pipeline.decode.fallback: cpu decodes such videos on the CPU",
+            )
+            raise failure(self._spec, reason)
+        log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
+        upload = PictureUpload(self._device_stream, self._ring)
+        for frame in self._in_software(self._next_packets()):
+            picture = upload(frame.picture)
+            if picture is None:
+                return
+            self.stats.uploaded += 1
+            yield replace(frame, picture=picture)
+
+
+def open_nvdec(spec: VideoSpec, decode: Decode, *, stream: DeviceStream, ring: int) -> NvdecDecoder:
+    """Opens a video on the `cuda` engine.
+
+    Args:
+        spec: What to open.
+        decode: How.
+        stream: Where all work on the device is enqueued.
+        ring: How many surfaces of it may be on loan at a time.
+
+    Raises:
+        SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`.
+        DeviceError: PyNvVideoCodec or the driver is missing, with the remedy.
+    """
+    return NvdecDecoder(spec, decode, stream=stream, ring=ring, capabilities=gpu_capabilities(stream.ordinal))
+
+
+def _first_line(error: Exception) -> str:
+    """Its words without the C++ file and line behind them."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

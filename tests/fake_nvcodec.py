@@ -1,0 +1,241 @@
+"""PyNvVideoCodec and CuPy without a GPU: FFmpeg decodes, NumPy holds the "device" memory, addresses are real.
+
+What matters of the real ones is kept: frames come out late, in display order and without timestamps; memory that is not
+locked is written again; locked memory is not, and is freed with its decoder only once it is unlocked; another size is silently
+squeezed into the first one's, or raises on every later call if it is larger.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import types
+import weakref
+from collections import deque
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from pipeline.frames import SurfaceLayout
+
+DELAY = 2  # frames that the driver holds back beside those for reordering
+_NAMES = {
+    "H264": "h264",
+    "HEVC": "hevc",
+    "VP9": "vp9",
+    "VP8": "vp8",
+    "MPEG1": "mpeg1video",
+    "MPEG2": "mpeg2video",
+    "MPEG4": "mpeg4",
+    "JPEG": "mjpeg",
+    "AV1": "libdav1d",
+}
+
+
+class PyNvVCException(Exception):
+    pass
+
+
+class PyNvVCExceptionUnsupported(PyNvVCException):
+    pass
+
+
+class PacketData:
+    def __init__(self) -> None:
+        self.bsl_data = self.bsl = self.pts = self.dts = 0
+
+
+class FakeDecoder:
+    def __init__(self, module: FakeNvCodec, codec: str) -> None:
+        self._module = module
+        self._context = av.CodecContext.create(_NAMES[codec], "r")
+        self._context.thread_count = 1
+        self._shape: tuple[int, int, str] | None = None
+        self._late: deque[Any] = deque()
+        self._free: list[Any] = []
+        self._ready: deque[Any] = deque()
+        self._locked: dict[int, Any] = {}
+        self.is_broken = False
+        self.unlocks = 0
+
+    def GetNumDecodedFrame(self, packet: PacketData) -> int:
+        self._free += self._ready  # what was not locked is written again
+        self._ready.clear()
+        self._module.packets += 1
+        if self._module.fail_at and self._module.packets in self._module.fail_at:
+            self.is_broken = True
+        if self.is_broken:
+            raise PyNvVCException("HandleVideoSequence : the fake fails\nError code : 801\n at NvDecoder.cpp:1")
+        data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else None
+        try:
+            frames = self._context.decode(av.Packet(data) if data else None)
+        except av.error.FFmpegError:
+            frames = []  # the driver conceals damage or leaves the picture out
+        if data is None:
+            self._context.flush_buffers()
+        self._late += frames
+        while len(self._late) > (0 if data is None else DELAY):
+            self._show(self._late.popleft())
+        return len(self._ready)
+
+    def GetLockedFrame(self) -> int:
+        memory = self._ready.popleft()
+        pointer = memory.ctypes.data
+        self._locked[pointer] = memory
+        return pointer
+
+    def UnlockFrame(self, pointer: int) -> None:
+        assert pointer in self._locked, "unlocked twice, or never locked"
+        self.unlocks += 1
+        self._free.append(self._locked.pop(pointer))
+        self._free[-1][:] = 0xAA  # who reads it still sees it
+
+    @property
+    def locked(self) -> int:
+        return len(self._locked)
+
+    def _show(self, frame: av.VideoFrame) -> None:
+        shape = frame.width, frame.height, frame.format.name
+        self._shape = self._shape or shape
+        if shape[0] > self._shape[0] or shape[1] > self._shape[1]:
+            self.is_broken = True
+            raise PyNvVCExceptionUnsupported("Reconfigure Not supported when width/height > maxwidth/maxheight")
+        if shape[:2] != self._shape[:2]:
+            frame = frame.reformat(*self._shape[:2])
+        data = nvdec_bytes(frame)
+        memory = self._free.pop(0) if self._free else np.zeros(len(data), np.uint8)
+        memory[:] = data
+        self._ready.append(memory)
+
+
+def nvdec_bytes(frame: av.VideoFrame) -> Any:
+    """A frame as NVDEC would write it: NV12 or P016, rows of pairs; 4:4:4 as planes."""
+    bits = frame.format.components[0].bits
+    kind = np.uint8 if bits == 8 else np.dtype("<u2")
+    planes = []
+    for plane, is_chroma in zip(frame.planes, (False, True, True), strict=True):
+        columns = frame.format.chroma_width(frame.width) if is_chroma else frame.width
+        rows = frame.format.chroma_height(frame.height) if is_chroma else frame.height
+        samples = np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:rows, :columns]
+        planes.append(samples << (16 - bits) if bits > 8 else samples)
+    luma, cb, cr = planes
+    if cb.shape == luma.shape:
+        parts = planes
+    else:
+        parts = [np.pad(luma, ((0, 0), (0, luma.shape[1] % 2))), np.stack([cb, cr], -1)]
+    return np.concatenate([np.frombuffer(part.tobytes(), np.uint8) for part in parts])
+
+
+class FakeNvCodec(types.ModuleType):
+    """`sys.modules["PyNvVideoCodec"]`.
+
+    Attributes:
+        unsupported: (codec, chroma, depth) that the "GPU" does not decode.
+        fail_at: Numbers of the packets, over all decoders, at which their decoder breaks.
+        decoders: Those that are alive.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("PyNvVideoCodec")
+        self.unsupported: set[tuple[str, str, int]] = set()
+        self.fail_at: set[int] = set()
+        self.packets = self.created = self.questions = 0
+        self.decoders: weakref.WeakSet[FakeDecoder] = weakref.WeakSet()
+        self.PacketData = PacketData
+        self.PyNvVCException, self.PyNvVCExceptionUnsupported = PyNvVCException, PyNvVCExceptionUnsupported
+        self.cudaVideoCodec = types.SimpleNamespace(**{name: name for name in _NAMES})
+        self.cudaVideoChromaFormat = types.SimpleNamespace(**{"420": "420", "444": "444"})
+
+    def CreateDecoder(
+        self, gpuid: int, codec: str, cudacontext: int, cudastream: int, usedevicememory: bool
+    ) -> FakeDecoder:
+        assert (gpuid, cudacontext, usedevicememory) == (0, 0, True)
+        assert cudastream, "the default stream would be waited for at every frame"
+        decoder = FakeDecoder(self, codec)
+        self.decoders.add(decoder)
+        self.created += 1
+        return decoder
+
+    def GetDecoderCaps(self, gpuid: int, codec: str, chromaformat: str, bitdepth: int) -> dict[str, int]:
+        self.questions += 1
+        known = (codec, chromaformat, bitdepth) not in self.unsupported
+        if (chromaformat == "444" and codec != "HEVC") or (bitdepth > 8 and codec not in ("HEVC", "VP9", "AV1")):
+            known = False
+        size = {"width_min": 48, "height_min": 16, "width_max": 4096, "height_max": 4096, "mb_num_max": 65536}
+        return {"supported": int(known), "num_decoder_engines": 7, **size} if known else {"supported": 0}
+
+    def alive(self) -> int:
+        gc.collect()
+        return len(self.decoders)
+
+
+class FakeStream:
+    """A `DeviceStream` on which everything is done at once."""
+
+    handle, ordinal = 0x5EA, 0
+
+    @property
+    def cupy(self) -> Any:
+        return self
+
+    def __enter__(self) -> FakeStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class FakeCupy(types.ModuleType):
+    """`sys.modules["cupy"]`, as far as uploading goes."""
+
+    def __init__(self) -> None:
+        super().__init__("cupy")
+        self.allocated = 0
+
+        class Memory:
+            def __init__(inner, size: int) -> None:
+                self.allocated += 1
+                inner.array = np.zeros(size, np.uint8)
+                inner.ptr = inner.array.ctypes.data
+
+        class Event:
+            def __init__(inner, disable_timing: bool) -> None:
+                assert disable_timing
+
+            def record(inner, stream: Any) -> None:
+                assert stream is not None
+
+            def synchronize(inner) -> None:
+                pass
+
+        def copy(to: int, source: int, size: int, kind: int, stream: int) -> None:
+            assert (kind, stream) == (1, FakeStream.handle)
+            ctypes.memmove(to, source, size)
+
+        self.cuda = types.SimpleNamespace(
+            alloc=Memory,
+            alloc_pinned_memory=bytearray,
+            Event=Event,
+            Device=lambda ordinal: FakeStream(),
+            runtime=types.SimpleNamespace(memcpyAsync=copy, memcpyHostToDevice=1),
+        )
+
+
+def planes_at(pointer: int, layout: SurfaceLayout, chroma_shift: tuple[int, int], read: Any = ctypes.string_at) -> list:
+    """The planes of a surface, right-aligned samples; `read(address, bytes)` gets the memory."""
+    kind = np.uint8 if layout.sample_bytes == 1 else np.dtype("<u2")
+
+    def plane(start: int, width: int, height: int, pitch: int, step: int) -> Any:
+        size = (height - 1) * pitch + (width - 1) * step + layout.sample_bytes
+        data = np.frombuffer(read(pointer + start, size), np.uint8)
+        strided = np.ndarray((height, width), kind, data, 0, (pitch, step))
+        return strided >> layout.shift
+
+    planes = [plane(0, layout.width, layout.height, layout.pitch_bytes, layout.sample_bytes)]
+    if layout.chroma_step_bytes:
+        width, height = -(-layout.width >> chroma_shift[0]), -(-layout.height >> chroma_shift[1])
+        for start in (layout.chroma_offset_bytes, layout.chroma_offset_bytes + layout.cr_offset_bytes):
+            planes.append(plane(start, width, height, layout.chroma_pitch_bytes, layout.chroma_step_bytes))
+    return planes
