@@ -29,7 +29,6 @@ from pipeline.inference.half_rules import (
 
 _LARGEST = float(np.finfo(np.float16).max)
 _FLOAT, _HALF = 1, 19  # DT_FLOAT and DT_HALF
-_SUFFIX = "/float16"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +80,11 @@ class _Rewrite:
             self._convert(node) if name in self._half else self._restore(node)
         outputs = tuple(self._as_float(name) if self._is_half(name) else name for name in self._outputs)
         converted = sum(n.name in self._half for n in compute)
-        graph = FrozenGraph(self._graph_def, self._input, outputs)
+        from tensorflow.compat.v1.graph_util import extract_sub_graph  # type: ignore[import-untyped, unused-ignore]
+
+        # Without the constants that nothing reads any more.
+        needed = extract_sub_graph(self._graph_def, sorted({_producer(name) for name in outputs}))
+        graph = FrozenGraph(needed, self._input, outputs)
         return HalfGraph(graph, input_dtype, converted, len(compute) - converted)
 
     # ------------------------------------------------------------------------------------------------ what is converted
@@ -118,19 +121,15 @@ class _Rewrite:
     def _fits(self, node: Any) -> bool:
         """Whether the constants that it computes with are in the range of float16."""
         inputs = _data_inputs(node)
-        values = (self._constant(inputs[i]) for i in half_inputs(node))
-        return all(v is None or _in_range(v, padding=node.op == "PadV2") for v in values)
+        constants = (self._constant(inputs[i]) for i in half_inputs(node))
+        return all(c is None or _in_range(_value(c), padding=node.op == "PadV2") for c in constants)
 
     def _constant(self, tensor: str) -> Any:
-        """The value of a constant, None of anything else."""
+        """The node of a constant, None of anything else."""
         node = self._nodes[_producer(tensor)]
         while node.op == "Identity":
             node = self._nodes[_producer(node.input[0])]
-        if node.op != "Const" or node.attr["dtype"].type != _FLOAT:
-            return None
-        from tensorflow import make_ndarray  # type: ignore[import-untyped, unused-ignore]
-
-        return make_ndarray(node.attr["value"].tensor)
+        return node if node.op == "Const" and node.attr["dtype"].type == _FLOAT else None
 
     # ------------------------------------------------------------------------------------------------------- rewriting
 
@@ -167,20 +166,20 @@ class _Rewrite:
         node = self._nodes[_producer(tensor)]
         if self._is_half(tensor) or (node.name == self._input and node.attr["dtype"].type == _HALF):
             return tensor
-        value = self._constant(tensor)
-        return self._cast(tensor, _FLOAT, _HALF, "to_half") if value is None else self._half_constant(tensor, value)
+        constant = self._constant(tensor)
+        return self._cast(tensor, _FLOAT, _HALF, "to_half") if constant is None else self._half_constant(constant)
 
     def _as_float(self, tensor: str) -> str:
         return self._cast(tensor, _HALF, _FLOAT, "to_float")
 
-    def _half_constant(self, tensor: str, value: Any) -> str:
-        key = f"{tensor}{_SUFFIX}"
+    def _half_constant(self, constant: Any) -> str:
+        key = f"{constant.name}/as_half"
         if key not in self._made:
             from tensorflow import make_tensor_proto
 
-            node = self._add("Const", f"{_producer(tensor)}{_SUFFIX}")
+            node = self._add("Const", key)
             node.attr["dtype"].type = _HALF
-            rounded = np.clip(value, -_LARGEST, _LARGEST).astype(np.float16)
+            rounded = np.clip(_value(constant), -_LARGEST, _LARGEST).astype(np.float16)
             node.attr["value"].tensor.CopyFrom(make_tensor_proto(rounded))
             self._made[key] = node.name
         return self._made[key]
@@ -200,6 +199,12 @@ class _Rewrite:
         node = self._graph_def.node.add(op=op, name=name)
         self._nodes[name] = node
         return node
+
+
+def _value(constant: Any) -> Any:
+    from tensorflow import make_ndarray  # type: ignore[import-untyped, unused-ignore]
+
+    return make_ndarray(constant.attr["value"].tensor)
 
 
 def _in_range(value: Any, *, padding: bool) -> bool:

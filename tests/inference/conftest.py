@@ -16,8 +16,8 @@ import pytest
 from pipeline.config.models import ModelSource
 from pipeline.inference import TensorFlowModel, load_model
 from pipeline.inference._tensorflow import import_tensorflow
-from pipeline.inference.shared_stream import LIBRARY_VARIABLE, SharedStream
-from pipeline.inference.shared_stream.build import build
+from pipeline.inference.shared_stream import SharedStream
+from pipeline.inference.shared_stream.build import LIBRARY_VARIABLE, build
 from pipeline.inference.shared_stream.library import stream_ops
 
 

@@ -4,8 +4,7 @@ TensorFlow cannot be given a stream, so it gives its own: decoder, kernels and c
 enqueued first runs first. Nothing between the stages waits, and arrays pass in and out of TensorFlow without a copy.
 """
 
-from pipeline.inference.shared_stream.build import LIBRARY_VARIABLE
 from pipeline.inference.shared_stream.call import PreparedCall
 from pipeline.inference.shared_stream.stream import SharedStream, open_shared_stream
 
-__all__ = ["LIBRARY_VARIABLE", "PreparedCall", "SharedStream", "open_shared_stream"]
+__all__ = ["PreparedCall", "SharedStream", "open_shared_stream"]

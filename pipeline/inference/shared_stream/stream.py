@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DeviceError
-from pipeline.inference._tensorflow import first_line
-from pipeline.inference.shared_stream.library import stream_ops
+from pipeline.inference._tensorflow import first_line, import_tensorflow
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ def open_shared_stream(memory_limit_bytes: int | None = None) -> SharedStream:
     Raises:
         DeviceError: there is no GPU that TensorFlow and CuPy can use, or its stream cannot be shared.
     """
-    from pipeline.inference._tensorflow import import_tensorflow
+    from pipeline.inference.shared_stream.library import stream_ops  # Not above: building is a command of its own.
 
     tf = import_tensorflow()
     gpus = tf.config.list_physical_devices("GPU")
