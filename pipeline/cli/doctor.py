@@ -39,7 +39,7 @@ def doctor(
     facts = gather(cache_dir())
     found = checks.checks(facts)
     works = checks.cpu_engine_works(found)
-    engine, reason = machine.choose_device("auto", lambda: facts.driver)
+    engine, reason = machine.choose_device("auto", lambda: facts.gpu_setup)
     if as_json:
         lines = [dataclasses.asdict(check) for check in found]
         auto = {"engine": engine if works else None, "reason": reason}

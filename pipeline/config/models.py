@@ -568,7 +568,9 @@ class Runtime(Section):
     """How the work is organised."""
 
     batch_size: Annotated[Int, Field(ge=1, le=1024)] | None = Field(
-        None, title="Batch size", description="Frames per model call. Default: the model's own if it is fixed, else 8."
+        None,
+        title="Batch size",
+        description="Frames per model call. Default: the model's own if it is fixed, else 8 on the CPU and 32 on a GPU.",
     )
     batch_timeout_ms: Annotated[Number, Field(gt=0, le=60_000)] | None = Field(
         None,
@@ -578,8 +580,11 @@ class Runtime(Section):
     queue_batches: Annotated[Int, Field(ge=1, le=64)] = Field(
         2, title="Queue length", description="Batches that may wait between two stages."
     )
-    open_sources: Annotated[Int, Field(ge=1, le=1024)] = Field(
-        4, title="Open sources", description="How many videos are decoded at the same time; the others wait their turn."
+    open_sources: Annotated[Int, Field(ge=1, le=1024)] | None = Field(
+        None,
+        title="Open sources",
+        description="How many videos are decoded at the same time; the others wait their turn. Default: 4 on the CPU, "
+        "28 on a GPU, which keeps its decoders busy.",
     )
     inference_threads: Annotated[Int, Field(ge=0, le=256)] = Field(
         0, title="Inference threads", description="TensorFlow's threads on the cpu engine; 0: TensorFlow decides."

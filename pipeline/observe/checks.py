@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from pipeline.observe import machine
 from pipeline.observe.facts import CODECS, Facts, GpuPackage
+from pipeline.observe.machine import CONTAINER, GPU_EXTRA
 from pipeline.observe.text import count, size
 
 CORE_PACKAGES = ("av", "numpy", "orjson", "pillow", "pydantic", "pyyaml", "rich", "typer")
 SMALL_DISK_BYTES = 1_000_000_000
-GPU_EXTRA = "pip install 'vramline[cuda12]'"
-CONTAINER = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,video,utility"
 
 
 class Level(str, enum.Enum):

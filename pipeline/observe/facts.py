@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.observe import machine
-from pipeline.observe.machine import Driver, Trial
+from pipeline.observe.machine import Driver, GpuSetup, Trial
 
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg")
 
@@ -66,6 +66,11 @@ class Facts:
     free_bytes: int
     cores: int
     terminal: bool
+
+    @property
+    def gpu_setup(self) -> GpuSetup:
+        """What the choice of the engine follows from."""
+        return GpuSetup(self.driver, self.nvdec_library, self.packages)
 
 
 GPU_PACKAGES = (

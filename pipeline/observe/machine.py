@@ -21,6 +21,9 @@ from pipeline.errors import DeviceError
 CUDA_MAJOR = 12
 """The CUDA version that TensorFlow's wheels are built for; everything that shares memory with it must fit."""
 
+GPU_EXTRA = "pip install 'vramline[cuda12]'"
+CONTAINER = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,video,utility"
+
 LoadLibrary = Callable[[str], Any]
 
 
@@ -168,12 +171,49 @@ def wrong_cuda_major(installed: Sequence[str], base: str) -> list[str]:
     return [name for name in installed if name.startswith(prefixes) and name not in fitting]
 
 
-def choose_device(requested: str, probe: Callable[[], Driver] = driver) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class GpuSetup:
+    """What the `cuda` engine needs, as far as it can be known without importing anything.
+
+    Attributes:
+        driver: NVIDIA's.
+        nvdec_library: Whether the driver's video decoding library is here.
+        packages: Installed distributions: normalised name -> version.
+    """
+
+    driver: Driver
+    nvdec_library: bool
+    packages: Mapping[str, str]
+
+    def why_not(self) -> tuple[str, str] | None:
+        """Why the `cuda` engine cannot run, and the remedy; None if nothing is known to be in its way."""
+        if self.driver.problem:
+            return self.driver.problem, f"install NVIDIA's driver; in a container: {CONTAINER} ..."
+        if not self.nvdec_library:
+            return "the driver's video decoding library, libnvcuvid, is not here", f"in a container: {CONTAINER} ..."
+        names = list(self.packages)
+        wrong = [name for base in ("cupy", "cvcuda") for name in wrong_cuda_major(names, base)]
+        if wrong:
+            return (
+                f"{', '.join(wrong)} is not built for CUDA {CUDA_MAJOR}, which TensorFlow uses",
+                f"pip uninstall {' '.join(wrong)} && {GPU_EXTRA}",
+            )
+        needed = {"cupy": f"cupy-cuda{CUDA_MAJOR}x", "PyNvVideoCodec": "pynvvideocodec"}
+        missing = [module for module, name in needed.items() if name not in self.packages]
+        return (f"not installed: {', '.join(missing)}", GPU_EXTRA) if missing else None
+
+
+def gpu_setup() -> GpuSetup:
+    """Of this machine."""
+    return GpuSetup(driver(), has_library("libnvcuvid.so.1"), distributions())
+
+
+def choose_device(requested: str, probe: Callable[[], GpuSetup] = gpu_setup) -> tuple[str, str]:
     """Which engine runs.
 
     Args:
         requested: `auto`, `cpu` or `cuda`, as the configuration has it.
-        probe: Asks for the driver.
+        probe: Asks the machine.
 
     Returns:
         The engine, `cpu` or `cuda`, and why, in a few words.
@@ -183,9 +223,11 @@ def choose_device(requested: str, probe: Callable[[], Driver] = driver) -> tuple
     """
     if requested == "cpu":
         return "cpu", "as asked for"
-    found = probe()
-    why_not = found.problem or "the cuda engine is not in this version yet"
+    setup = probe()
+    problem = setup.why_not()
+    if problem is None:
+        return "cuda", setup.driver.gpus[0].name if setup.driver.gpus else "a GPU"
+    why_not, remedy = problem
     if requested == "cuda":
-        remedy = "use device: cpu; `vramline doctor` says what this machine can do"
-        raise DeviceError(f"device: cuda cannot be used: {why_not}", remedy=remedy)
+        raise DeviceError(f"device: cuda cannot be used: {why_not}", remedy=f"{remedy}; or device: cpu")
     return "cpu", why_not

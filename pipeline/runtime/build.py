@@ -1,4 +1,4 @@
-"""From the configuration to stages that run: the only place that knows which engine implements what."""
+"""From the configuration to stages that run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 from pipeline.config.models import Config, ModelSource
 from pipeline.errors import SourceError
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
-from pipeline.runtime.ingest import OpenDecoder
+from pipeline.runtime.engines import Job, cpu_stages, cuda_stages
 from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.sources.resolve import VideoSpec, resolve
-from pipeline.stages import Decoder
 
 log = logging.getLogger(__name__)
 
@@ -43,38 +42,18 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     Raises:
         VramlineError: something is missing or does not fit, in words; nothing is left open.
     """
-    from pipeline.inference.signature import resolve_input
-    from pipeline.inference.tensorflow import load_model
     from pipeline.observe.machine import choose_device
-    from pipeline.postprocess import build_postprocessor
-    from pipeline.preprocess.reference import ReferencePreprocessor
     from pipeline.sinks import build_sink
 
     status.device, status.device_reason = choose_device(config.device)
     log.info("device %s: %s", status.device, status.device_reason)
-    wanted, runtime = config.pipeline.model, config.runtime
-    path, name = locate_model(wanted, progress)
-    model = load_model(
-        path,
-        wanted,
-        name=name,
-        batch_size=runtime.batch_size,
-        preprocess=config.pipeline.preprocess,
-        threads=runtime.inference_threads,
-        device=status.device,
-    )
-    preprocess = resolve_input(model.input, config.pipeline.preprocess, model=name)
-    assert preprocess.size is not None
+    path, name = locate_model(config.pipeline.model, progress)
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
-    stages = Stages(
-        open_decoder=_open_decoder(config),
-        preprocess=ReferencePreprocessor(preprocess, rois),
-        model=model,
-        postprocess=build_postprocessor(config.pipeline.postprocess, model.outputs, model_size=preprocess.size),
-        outputs=Outputs([build_sink(sink, several_sources=len(specs) > 1) for sink in config.sinks], status),
-    )
-    stages.outputs.open()
-    status.model, status.batch_size = model.name, model.batch_size
+    outputs = Outputs([build_sink(sink, several_sources=len(specs) > 1) for sink in config.sinks], status)
+    make_stages = cuda_stages if status.device == "cuda" else cpu_stages
+    stages = make_stages(Job(config, path, name, rois), outputs)
+    outputs.open()
+    status.model, status.batch_size = stages.model.name, stages.model.batch_size
     status.stages = {stage: StageTimes() for stage in STAGES}
     return stages
 
@@ -87,20 +66,3 @@ def locate_model(model: ModelSource, progress: Progress | None) -> tuple[Path, s
         return obtain_model(model.card, progress), model.name or model.card
     path = Path(model.path or "")
     return path, model.name or path.stem
-
-
-def _open_decoder(config: Config) -> OpenDecoder:
-    """What opens a video on the engine that was chosen, and checks that its region of interest lies in the picture."""
-    from pipeline.decode.ffmpeg import FfmpegDecoder
-    from pipeline.preprocess.roi import region_of
-
-    def opening(spec: VideoSpec) -> Decoder:
-        decoder = FfmpegDecoder(spec, config.pipeline.decode)
-        try:
-            region_of(spec.settings.roi, (decoder.info.width, decoder.info.height), spec.source_id)
-        except SourceError:
-            decoder.close()
-            raise
-        return decoder
-
-    return opening

@@ -42,6 +42,7 @@ class Stages:
         model: Input -> outputs.
         postprocess: Outputs -> predictions, or a promise of them.
         outputs: Where results go.
+        download: On a device: brings pixels to the host for those who draw.
         on_device: Whether all but the outputs is enqueued on one device stream.
     """
 
@@ -50,6 +51,7 @@ class Stages:
     model: Model
     postprocess: Postprocessor
     outputs: Outputs
+    download: Callable[[Sequence[Frame]], list[Frame]] | None = None
     on_device: bool = False
 
 
@@ -161,11 +163,20 @@ class Lane:
                 self._status.sources[e.source_id].fail(e)
                 _let_go([frame for frame in batch.frames if frame.source_id == e.source_id])
                 batch.frames = [frame for frame in batch.frames if frame.source_id != e.source_id]
-        if batch.input is not None and not self._keep_pixels:
-            _let_go(batch.frames)
-            batch.frames = [frame.without_pixels() for frame in batch.frames]
+        if batch.input is not None:
+            batch.frames = self._with_or_without_pixels(batch.frames)
             batch.input = batch.input.with_frames(tuple(batch.frames))
         self._status.stages["preprocess"].add(time.perf_counter() - start, len(batch.frames))
+
+    def _with_or_without_pixels(self, frames: list[Frame]) -> list[Frame]:
+        if not self._keep_pixels:
+            kept = [frame.without_pixels() for frame in frames]
+        elif self._stages.download is not None:
+            kept = self._stages.download(frames)
+        else:
+            kept = frames
+        _let_go(frames)
+        return kept
 
     def _infer(self, batch: Batch) -> None:
         if batch.input is not None:

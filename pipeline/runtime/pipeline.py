@@ -25,6 +25,8 @@ from pipeline.sources.resolve import VideoSpec
 log = logging.getLogger(__name__)
 
 LIVE_BATCH_TIMEOUT_S = 0.1
+OPEN_SOURCES = 4
+DEVICE_OPEN_SOURCES = 28
 
 
 class Pipeline:
@@ -195,7 +197,7 @@ class Pipeline:
         self._ingest = Ingest(
             self._specs,
             open_decoder=stages.open_decoder,
-            open_sources=runtime.open_sources,
+            open_sources=runtime.open_sources or (DEVICE_OPEN_SOURCES if stages.on_device else OPEN_SOURCES),
             queue=frames,
             status=self.status,
             on_failure=self._fail,

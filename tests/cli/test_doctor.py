@@ -69,7 +69,7 @@ def test_a_machine_with_a_gpu_says_what_is_missing_there(
     assert "  ok       NVIDIA driver   CUDA 13.0; NVIDIA H100 (80 GiB)\n" in out
     assert "  problem  TensorFlow GPU  TensorFlow sees no GPU" in out
     assert "           -> pip install 'vramline[cuda12]'\n" in out
-    assert out.endswith("device: auto takes cpu (the cuda engine is not in this version yet).\n")
+    assert out.endswith("device: auto takes cpu (not installed: cupy, PyNvVideoCodec).\n")
 
 
 def test_a_machine_that_can_run_nothing_is_3(
@@ -85,7 +85,7 @@ def test_a_machine_that_can_run_nothing_is_3(
 def test_json_for_programs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor(WITH_GPU, monkeypatch, "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["auto"] == {"engine": "cpu", "reason": "the cuda engine is not in this version yet"}
+    assert report["auto"] == {"engine": "cpu", "reason": "not installed: cupy, PyNvVideoCodec"}
     assert {"group", "name", "level", "detail", "remedy"} == set(report["checks"][0])
     levels = {check["name"]: check["level"] for check in report["checks"]}
     assert (levels["NVIDIA driver"], levels["cupy"], levels["TensorFlow GPU"]) == ("ok", "missing", "problem")

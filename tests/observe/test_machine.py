@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import DeviceError
 from pipeline.observe import machine
-from pipeline.observe.machine import Driver, Gpu
+from pipeline.observe.machine import Driver, Gpu, GpuSetup
 
 
 class FakeCuda:
@@ -144,22 +144,43 @@ def test_the_cuda_that_a_package_is_built_for_stands_in_its_name(
 GPU = Driver((13, 0), (Gpu("NVIDIA H100", 85 * 10**9),))
 
 
+PACKAGES = {"cupy-cuda12x": "14.2.0", "cvcuda-cu12": "0.19.0", "pynvvideocodec": "2.2.4"}
+READY = GpuSetup(GPU, True, PACKAGES)
+
+
 def test_cpu_is_taken_without_asking_for_a_driver() -> None:
-    def forbidden() -> Driver:
+    def forbidden() -> GpuSetup:
         raise AssertionError("asked for the driver")
 
     assert machine.choose_device("cpu", forbidden) == ("cpu", "as asked for")
 
 
-def test_auto_says_honestly_why_it_takes_the_cpu() -> None:
-    assert machine.choose_device("auto", lambda: machine.driver(no_library)) == ("cpu", "no NVIDIA driver")
-    assert machine.choose_device("auto", lambda: GPU) == ("cpu", "the cuda engine is not in this version yet")
+@pytest.mark.parametrize("requested", ["auto", "cuda"])
+def test_a_gpu_with_all_that_it_needs_is_taken(requested: str) -> None:
+    assert machine.choose_device(requested, lambda: READY) == ("cuda", "NVIDIA H100")
 
 
-def test_cuda_that_cannot_be_had_is_one_clear_error() -> None:
-    with pytest.raises(DeviceError, match="device: cuda cannot be used: no NVIDIA driver"):
-        machine.choose_device("cuda", lambda: machine.driver(no_library))
-    with pytest.raises(DeviceError, match="not in this version yet") as caught:
-        machine.choose_device("cuda", lambda: GPU)
-    assert caught.value.remedy is not None
+@pytest.mark.parametrize(
+    ("setup", "why_not", "remedy"),
+    [
+        (GpuSetup(machine.driver(no_library), False, {}), "no NVIDIA driver", "install NVIDIA's driver"),
+        (GpuSetup(GPU, False, PACKAGES), "libnvcuvid, is not here", "DRIVER_CAPABILITIES=compute,video,utility"),
+        (GpuSetup(GPU, True, {}), "not installed: cupy, PyNvVideoCodec", "pip install 'vramline[cuda12]'"),
+        (
+            GpuSetup(GPU, True, {**PACKAGES, "cupy-cuda13x": "14.2.0"}),
+            "cupy-cuda13x is not built for CUDA 12",
+            "pip uninstall cupy-cuda13x",
+        ),
+    ],
+)
+def test_what_is_in_the_way_of_the_cuda_engine_is_said_with_the_remedy(
+    setup: GpuSetup, why_not: str, remedy: str
+) -> None:
+    engine, reason = machine.choose_device("auto", lambda: setup)
+    assert engine == "cpu"
+    assert why_not in reason
+    with pytest.raises(DeviceError) as caught:
+        machine.choose_device("cuda", lambda: setup)
+    assert why_not in caught.value.message
+    assert remedy in (caught.value.remedy or "")
     assert caught.value.exit_code == 3
