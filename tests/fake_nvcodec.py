@@ -52,6 +52,8 @@ class FakeDecoder:
         self._module = module
         self._context = av.CodecContext.create(_NAMES[codec], "r")
         self._context.thread_count = 1
+        if codec == "MPEG4":  # without it FFmpeg guesses whose encoder's errors it is to make up for
+            self._context.codec_tag = "FMP4"
         self._shape: tuple[int, int, str] | None = None
         self._late: deque[Any] = deque()
         self._free: list[Any] = []

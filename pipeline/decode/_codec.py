@@ -37,11 +37,13 @@ class ThreadedCodec:
     """
 
     def __init__(self, stream: VideoStream, threads: int, stats: DecodeStats) -> None:
-        """Opens the codec; raises `av.error.FFmpegError`."""
+        """Opens the codec unless it is open, and then has its threads already; raises `av.error.FFmpegError`."""
         self._context = stream.codec_context
-        self._context.thread_type = "AUTO"
-        self._context.thread_count = threads
-        self._context.open(strict=False)
+        if not self._context.is_open:
+            self._context.thread_type = "AUTO"
+            self._context.thread_count = threads
+            self._context.open(strict=False)
+        threads = self._context.thread_count
         self._stats = stats
         self.failed_run = 0
         self._sent = 0

@@ -15,7 +15,6 @@ class Mark(NamedTuple):
         number: Of its packet.
         pts: Presentation timestamp; None if the container states none.
         is_hidden: Whether the container says that it is decoded for others' sake and not shown.
-        is_corrupt: Whether the demuxer flagged the packet as damaged.
     """
 
     epoch: int
@@ -23,10 +22,9 @@ class Mark(NamedTuple):
     number: int
     pts: int | None
     is_hidden: bool
-    is_corrupt: bool
 
 
-_UNKNOWN = Mark(0, 0, 0, None, False, False)
+_UNKNOWN = Mark(0, 0, 0, None, False)
 
 
 class DisplayOrder:
@@ -49,14 +47,14 @@ class DisplayOrder:
         self._delay: int | None = None
         self._has_shown = False
 
-    def add(self, pts: int | None, dts: int | None, is_hidden: bool, is_corrupt: bool) -> None:
+    def add(self, pts: int | None, dts: int | None, is_hidden: bool) -> None:
         """A packet goes in."""
         time = pts if pts is not None else dts
         if time is None:
             time = self._last_time
         self._last_time = time
         self._number += 1
-        heapq.heappush(self._inside, Mark(self._epoch, time, self._number, pts, is_hidden, is_corrupt))
+        heapq.heappush(self._inside, Mark(self._epoch, time, self._number, pts, is_hidden))
 
     def pop(self) -> Mark:
         """A frame comes out."""

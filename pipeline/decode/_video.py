@@ -60,6 +60,8 @@ class VideoDecoder(ABC):
         self._frames: Iterator[Frame] = iter(())
         try:
             self._stream = choose_stream(spec, self._container)
+            base = self._stream.time_base
+            self._tick_s = (base.numerator, base.denominator) if base is not None else None
             self._progress = Progress(self._container, self._stream, spec)
             self._frames = self._checked()
             self._first: Frame | None = next(self._frames, None)
@@ -146,20 +148,16 @@ class VideoDecoder(ABC):
             text = f"its {self._stream.codec_context.name} decoder cannot be set up: {(e.strerror or 'unknown reason').lower()}"
             raise failure(self._spec, Reason(SourceErrorCode.UNSUPPORTED, text)) from None
         for frame in _all_frames(codec, packets):
-            if self._keep(frame.is_corrupt):
-                index = self._progress.decoded - 1
-                yield Frame(
-                    self._spec.source_id, index, self._pts_s(frame.pts, index), time.time(), self._picture(frame)
-                )
+            index = self._progress.decoded
+            self._progress.decoded += 1
+            if frame.is_corrupt:
+                self.stats.corrupt += 1
+                if self._drops_corrupt:
+                    self.stats.dropped += 1
+                    continue
+            pts_s = self._pts_s(frame.pts, index)
+            yield Frame(self._spec.source_id, index, pts_s, time.time(), self._picture(frame))
         self._failed_run = codec.failed_run
-
-    def _keep(self, is_corrupt: bool) -> bool:
-        """Counts a decoded frame; whether it is handed out."""
-        self._progress.decoded += 1
-        if is_corrupt:
-            self.stats.corrupt += 1
-            self.stats.dropped += self._drops_corrupt
-        return not (is_corrupt and self._drops_corrupt)
 
     def _picture(self, frame: av.VideoFrame) -> Picture:
         context = self._stream.codec_context
@@ -176,8 +174,8 @@ class VideoDecoder(ABC):
         return Picture(planes, layout.chroma_shift, colours, width, height, rotation, mirror, sar, owner)
 
     def _pts_s(self, pts: int | None, index: int) -> float | None:
-        if pts is not None and self._stream.time_base is not None:
-            return float(pts * self._stream.time_base)
+        if pts is not None and self._tick_s is not None:
+            return pts * self._tick_s[0] / self._tick_s[1]
         rate = _raw_rate(self._stream)
         return float(index / rate) if rate else None
 

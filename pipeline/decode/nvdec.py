@@ -53,7 +53,8 @@ class NvdecDecoder(VideoDecoder):
     """Decodes on the GPU; the frames carry a `Surface`, on loan until it is released.
 
     Where headers change, FFmpeg decodes one frame as well, and what it says of that one holds for all until the next change.
-    Another size or format gets another decoder: PyNvVideoCodec would stretch the picture into the first one's size.
+    Another size or format gets another decoder: PyNvVideoCodec would stretch the picture into the first one's size. It tells
+    of no damage either, so `stats.corrupt` counts only frames that the CPU decoded.
     """
 
     def __init__(
@@ -130,7 +131,9 @@ class NvdecDecoder(VideoDecoder):
                     self._ahead.appendleft(packet)
                     return why_not
             if self._session is None:
-                continue  # before the first key frame, or behind a failure
+                if self._known is not None:
+                    self._failed(self._failure)
+                continue  # up to a key frame
             if is_first:
                 is_first, self._is_untimed = False, packet.pts is None and packet.dts is None
             yield from self._through(packet, nvdec)
@@ -160,7 +163,7 @@ class NvdecDecoder(VideoDecoder):
                 yield from self._drain()
                 self._session = None
             if look is None:
-                self._failed("there is no picture behind a key frame")
+                self._failure = "there is no picture behind a key frame"
                 return headers.is_closed, None
             if self._session is None:
                 why_not = self._begin(look)
@@ -175,13 +178,13 @@ class NvdecDecoder(VideoDecoder):
 
     def _through(self, packet: Packet[VideoStream], nvdec: ForNvdec) -> Iterator[Frame]:
         """The frames that come out when this packet goes in."""
-        pts, dts, is_hidden, is_corrupt = packet.pts, packet.dts, packet.is_discard, packet.is_corrupt
+        pts, dts, is_hidden = packet.pts, packet.dts, packet.is_discard
         shows_nothing = nvdec.shows_nothing(packet)
         if self._is_unproven:
             self._unshown.append(packet)
         units = nvdec.convert(packet, keep=self._is_unproven)
         if units and not shows_nothing:
-            self._order.add(pts, dts, is_hidden, is_corrupt)
+            self._order.add(pts, dts, is_hidden)
         for unit in units:
             count = self._submit(unit.buffer_ptr, unit.buffer_size)
             if count is None:
@@ -245,7 +248,7 @@ class NvdecDecoder(VideoDecoder):
             self._session = None
             self._order.clear()
             self._failure = f"NVDEC fails: {_first_line(e)}"
-            if not self._is_unproven:  # otherwise the CPU has another try
+            if not self._is_unproven:  # otherwise the CPU tries again
                 self._failed(self._failure)
             return None
         if count:
@@ -275,7 +278,7 @@ class NvdecDecoder(VideoDecoder):
         """The next frame that came out; None if it is not to be shown, or the decoder is being closed."""
         assert self._session is not None
         mark = self._order.pop()
-        if mark.is_hidden or not self._keep(mark.is_corrupt):
+        if mark.is_hidden:
             self._session.skip()
             return None
         surface = self._session.surface()
@@ -294,7 +297,8 @@ class NvdecDecoder(VideoDecoder):
             None,
             surface,
         )
-        index = self._progress.decoded - 1
+        index = self._progress.decoded
+        self._progress.decoded += 1
         pts_s = self._pts_s(None if self._is_untimed else mark.pts, index)
         return Frame(self._spec.source_id, index, pts_s, time.time(), picture)
 
