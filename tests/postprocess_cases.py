@@ -25,6 +25,7 @@ class Case:
     fields: dict[str, Any]
     outputs: dict[str, np.ndarray]
     batch: InputBatch
+    shapes_known: bool = True
 
     @property
     def config(self) -> Any:
@@ -32,7 +33,10 @@ class Case:
 
     @property
     def infos(self) -> tuple[TensorInfo, ...]:
-        return tuple(TensorInfo(n, str(a.dtype), (None, *a.shape[1:])) for n, a in self.outputs.items())
+        return tuple(
+            TensorInfo(n, str(a.dtype), (None, *a.shape[1:]) if self.shapes_known else None)
+            for n, a in self.outputs.items()
+        )
 
     def reference(self) -> Predictions:
         """What the `cpu` engine makes of it."""
@@ -63,7 +67,10 @@ def make_case(
     odd: bool = True,
     options: dict[str, Any] | None = None,
 ) -> Case:
-    """Random outputs on a coarse grid: many ties, which both engines must order alike; with `odd`, NaN and infinities."""
+    """Random outputs on a coarse grid: many ties, which both engines must order alike; with `odd`, NaN and infinities.
+
+    What goes through a softmax is not on a grid, as ties there are a matter of rounding.
+    """
     rng = np.random.default_rng(seed)
     rows = frames + padding
     fields: dict[str, Any] = {"family": family.removesuffix("_with_classes")} | (options or {})
@@ -71,8 +78,11 @@ def make_case(
     fields["score_threshold"] = fields.get("score_threshold", 0.305)
 
     def scores(*shape: int) -> np.ndarray:
-        values = rng.integers(0, 101, shape) / 100 if activation == "none" else rng.integers(-12, 13, shape) / 4
-        return spoilt(values, 0.03)
+        if activation == "softmax":
+            return spoilt(rng.normal(0, 2, shape), 0.03)
+        return spoilt(
+            rng.integers(0, 101, shape) / 100 if activation == "none" else rng.integers(-12, 13, shape) / 4, 0.03
+        )
 
     def boxes(*shape: int) -> np.ndarray:
         """Eighths of pixels as corners, or what the format takes them for; some without area."""
@@ -135,6 +145,19 @@ def make_case(
     return Case(fields, outputs, make_batch(rng, frames, rows))
 
 
+def nearly_tied(case: Case) -> bool:
+    """Whether a softmax gives scores so near to each other, or to a threshold, that rounding may decide."""
+    if case.fields.get("activation") != "softmax":
+        return False
+    with np.errstate(all="ignore"):
+        raw = case.outputs.get("scores", case.outputs.get("s")).astype(np.float64)
+        e = np.exp(raw - raw.max(axis=2, keepdims=True))
+        scores = (e / e.sum(axis=2, keepdims=True)).ravel()
+    limits = [case.fields["score_threshold"], *case.fields.get("thresholds", {}).values()]
+    values = np.sort(np.concatenate([scores[scores > 0], limits]))
+    return bool((np.diff(values) < 1e-6).any())
+
+
 def outcome(run: Any) -> Predictions | str:
     """What came of it, or the message of the error."""
     try:
@@ -172,3 +195,39 @@ def assert_same(found: Predictions | str, expected: Predictions | str) -> None:
     for name in ("boxes", "scores", "class_ids", "offsets"):
         assert getattr(a, name).dtype == getattr(b, name).dtype
         assert getattr(a, name).flags.owndata or getattr(a, name).base.flags.owndata
+
+
+# Anchors and classes of COCO-SSD, YOLOv8 and NanoDet-Plus-m.
+HEADS = {"ssd": (1917, 90, (300, 300)), "yolo": (8400, 80, (640, 640)), "gfl": (3598, 80, (416, 416))}
+
+
+def head_case(
+    family: str, seed: int, frames: int, *, dtype: str = "float32", threshold: float = 0.5, objects: int = 20
+) -> Case:
+    """Outputs as of a picture with some objects: a cluster of good boxes around each, over a low background."""
+    anchors, classes, size = HEADS[family]
+    rng = np.random.default_rng(seed)
+    scores = (rng.random((frames, anchors, classes)) ** 40 * 0.3).astype(np.float32)
+    # A grid fine enough for half precision, so that thresholds never are a matter of rounding.
+    scores = np.round(scores * 256) / 256
+    centre = rng.uniform(0, size, (frames, anchors, 2))
+    extent = rng.uniform(4, size[0] / 3, (frames, anchors, 2))
+    for frame in range(frames):
+        for _ in range(objects):
+            cluster = rng.choice(anchors, 8, replace=False)
+            centre[frame, cluster] = rng.uniform(0, size) + rng.normal(0, 3, (8, 2))
+            extent[frame, cluster] = rng.uniform(10, size[0] / 3, 2) + rng.normal(0, 2, (8, 2))
+            scores[frame, cluster, rng.integers(classes)] = rng.integers(80, 253, 8) / 256
+    fields: dict[str, Any] = {"family": family, "score_threshold": threshold + 0.0007}
+    corners = np.concatenate([centre - extent / 2, centre + extent / 2], axis=2)
+    if family == "ssd":
+        outputs = {"boxes": corners[..., [1, 0, 3, 2]] / size[0], "scores": scores}
+    elif family == "yolo":
+        outputs = {"out": np.concatenate([centre, extent, scores], axis=2).transpose(0, 2, 1)}
+    else:
+        fields |= {"strides": [8, 16, 32, 64]}
+        anchors = sum((-(-size[0] // s)) ** 2 for s in fields["strides"])
+        assert anchors == HEADS[family][0]
+        outputs = {"out": np.concatenate([scores, rng.integers(-8, 9, (frames, anchors, 32)) / 2], axis=2)}
+    outputs = {name: np.ascontiguousarray(value, dtype) for name, value in outputs.items()}
+    return Case(fields, outputs, make_batch(rng, frames, frames, size))

@@ -163,6 +163,7 @@ class Cupy:
         self.copies: list[int] = []
         self.pinned: list[np.ndarray] = []
         self._stream = stream
+        self._arrays: list[np.ndarray] = []
         outer = self
 
         class Event:
@@ -237,5 +238,7 @@ class Cupy:
         return values if values.flags.c_contiguous else self._array(np.array(values, order="C"))
 
     def _array(self, values: np.ndarray) -> Array:
+        """Kept for good: memory that is let go of stays what it is for what is enqueued already, as in CuPy's pool."""
         assert self._stream.depth, "not on the stream"
+        self._arrays.append(values)
         return values.view(Array)

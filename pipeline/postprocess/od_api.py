@@ -40,5 +40,6 @@ class OdApiDecoder:
             return to_model_pixels(to_xyxy(boxes[frame, anchor], "yxyx"), True, self._model_size)
 
         for count in counts:
-            class_ids = np.where(np.arange(scores.shape[1]) < count[:, None], class_ids, -1)
+            # In doubles, as unsigned class numbers cannot hold -1.
+            class_ids = np.where(np.arange(scores.shape[1]) < count[:, None], class_ids.astype(np.float64), -1)
         return Anchors(scores, decode, class_ids)

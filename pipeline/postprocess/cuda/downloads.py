@@ -81,6 +81,7 @@ class Downloads:
 
         self._cupy = cupy
         self._stream = stream
+        self._slot_bytes = slot_bytes
         self._free: deque[_Slot] = deque(_Slot(cupy, slot_bytes) for _ in range(slots))
         self.copied_bytes = 0
 
@@ -104,8 +105,8 @@ class Downloads:
         return Pending(slot, unpack, self._free.append)
 
     def _take(self, size: int) -> _Slot:
-        try:
-            slot = self._free.popleft()
-        except IndexError:
-            return _Slot(self._cupy, size)
-        return slot if slot.bytes.size >= size else _Slot(self._cupy, size)
+        self._slot_bytes = max(self._slot_bytes, size)
+        slot = self._free.popleft() if self._free else None
+        if slot is None or slot.bytes.size < size:
+            return _Slot(self._cupy, self._slot_bytes)
+        return slot
