@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+_NOTHING = ctypes.c_ubyte()
+
 
 class ndarray(np.ndarray):
     """A NumPy array that shows its address the way CuPy's does and takes CuPy's arguments."""
@@ -19,8 +21,9 @@ class ndarray(np.ndarray):
             raw = np.zeros(size + 64, np.uint8)
             start = -raw.ctypes.data % 64
             return raw[start : start + size].view(kind).reshape(shape).view(cls)
-        buffer = (ctypes.c_ubyte * size).from_address(memptr.mem.ptr) if size else b""
-        array = np.frombuffer(buffer, kind).reshape(shape).view(cls)
+        buffer: Any = (ctypes.c_ubyte * size).from_address(memptr.mem.ptr if size else ctypes.addressof(_NOTHING))
+        buffer.owner = memptr.mem.owner  # Also for views, which NumPy bases on the buffer.
+        array = np.frombuffer(buffer, kind, size // kind.itemsize).reshape(shape).view(cls)
         array.owner = memptr.mem.owner
         return array
 
