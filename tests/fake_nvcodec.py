@@ -47,13 +47,17 @@ class PacketData:
         self.bsl_data = self.bsl = self.pts = self.dts = 0
 
 
+def _packet(data: bytes) -> av.Packet:
+    packet = av.Packet(len(data))  # on FFmpeg's own memory: it reads beyond the end
+    packet.update(data)
+    return packet
+
+
 class FakeDecoder:
     def __init__(self, module: FakeNvCodec, codec: str) -> None:
         self._module = module
         self._context = av.CodecContext.create(_NAMES[codec], "r")
         self._context.thread_count = 1
-        if codec == "MPEG4":  # without it FFmpeg guesses whose encoder's errors it is to make up for
-            self._context.codec_tag = "FMP4"
         self._shape: tuple[int, int, str] | None = None
         self._late: deque[Any] = deque()
         self._free: list[Any] = []
@@ -72,7 +76,7 @@ class FakeDecoder:
             raise PyNvVCException("HandleVideoSequence : the fake fails\nError code : 801\n at NvDecoder.cpp:1")
         data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else None
         try:
-            frames = self._context.decode(av.Packet(data) if data else None)
+            frames = self._context.decode(_packet(data) if data else None)
         except av.error.FFmpegError:
             frames = []  # the driver conceals damage or leaves the picture out
         if data is None:

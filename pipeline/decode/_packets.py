@@ -71,8 +71,7 @@ class ForNvdec:
             except av.error.FFmpegError:
                 return ()
         if is_start and units and self._codec in _WITH_HEADERS_APART:
-            first = cast("Packet[VideoStream]", av.Packet(self._headers_apart() + bytes(units[0])))
-            return (first, *units[1:])
+            return (_new_packet(self._headers_apart() + bytes(units[0])), *units[1:])
         return units
 
     def _headers_apart(self) -> bytes:
@@ -88,7 +87,7 @@ def picture_in(context: av.VideoCodecContext, packets: Sequence[Packet[VideoStre
     try:
         for packet in packets:
             # A picture that is not to be shown is as good; a copy carries no flags.
-            frames += context.decode(av.Packet(bytes(packet)) if packet.is_discard else packet)
+            frames += context.decode(_new_packet(bytes(packet)) if packet.is_discard else packet)
             if frames:
                 break
         if not frames:
@@ -99,8 +98,15 @@ def picture_in(context: av.VideoCodecContext, packets: Sequence[Packet[VideoStre
     return frames[0] if frames else None
 
 
+def _new_packet(data: bytes) -> Packet[VideoStream]:
+    """A packet on memory of FFmpeg's, which reads a little beyond the end; `av.Packet(data)` would be on Python's."""
+    packet = cast("Packet[VideoStream]", av.Packet(len(data)))
+    packet.update(data)
+    return packet
+
+
 def _copy(packet: Packet[VideoStream]) -> Packet[VideoStream]:
-    copy = cast("Packet[VideoStream]", av.Packet(bytes(packet)))
+    copy = _new_packet(bytes(packet))
     copy.pts, copy.dts = packet.pts, packet.dts
     if packet.has_sidedata("new_extradata"):
         copy.set_sidedata(packet.get_sidedata("new_extradata"))
