@@ -186,8 +186,10 @@ def measure(video: Path, args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         config = configuration(args, video, Path(folder) / "out.jsonl")
         parsed = config_from_mapping(config)
-        job = Job(parsed, args.model, args.card, {})
+        job = Job(parsed, args.model, args.card, {}, args.sources)
+        start = time.perf_counter()
         stages = cuda_stages(job, Outputs([], RunStatus()))
+        yield "load_s", round(time.perf_counter() - start, 1)
         specs = resolve(parsed.sources[: args.sources], Path)
         yield "decode_alone", decode_alone(job, specs, stages, args, preprocess=False)
         yield "decode_and_preprocess", decode_alone(job, specs, stages, args, preprocess=True)

@@ -575,7 +575,7 @@ class Runtime(Section):
     batch_timeout_ms: Annotated[Number, Field(gt=0, le=60_000)] | None = Field(
         None,
         title="Batch timeout",
-        description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files, 100 ms when a source is a URL.",
+        description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files on the CPU, 20 ms on a GPU, 100 ms when a source is a URL.",
     )
     queue_batches: Annotated[Int, Field(ge=1, le=64)] = Field(
         2, title="Queue length", description="Batches that may wait between two stages."

@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import av.error
@@ -34,6 +34,10 @@ def failure(spec: VideoSpec, reason: Reason) -> SourceError:
     return SourceError(f"{spec.shown}: {reason.text}", source_id=spec.source_id, code=reason.code, remedy=reason.remedy)
 
 
+# PyAV 19 has no such option any more and does what it asked for; before, odd bytes in a title would be an error.
+_METADATA_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 def open_container(spec: VideoSpec) -> InputContainer:
     """The open container.
 
@@ -44,14 +48,15 @@ def open_container(spec: VideoSpec) -> InputContainer:
         _check_file(spec)
     protocols = _URL_PROTOCOLS if spec.is_url else _FILE_PROTOCOLS
     try:
-        return av.open(
+        container: InputContainer = av.open(
             # Without the prefix a file named "a:b.mp4" would be taken for a URL.
             spec.location if spec.is_url else f"file:{spec.location}",
             # Not `options`, which PyAV 16 writes past the end of an array with where a container has no header.
             container_options={**spec.settings.options, "protocol_whitelist": protocols},
             timeout=spec.settings.timeout_s if spec.is_url else None,
-            metadata_errors="replace",
+            **_METADATA_ERRORS,
         )
+        return container
     except (av.error.FFmpegError, OSError, ValueError) as e:
         reason = reason_of(e, is_url=spec.is_url)
         if not spec.is_url and reason.code is SourceErrorCode.NOT_A_VIDEO:

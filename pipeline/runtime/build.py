@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.config.models import Config, ModelSource
 from pipeline.errors import SourceError
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
-from pipeline.runtime.engines import Job, cpu_stages, cuda_stages
+from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
 from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.sources.resolve import VideoSpec, resolve
@@ -51,7 +51,7 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
     outputs = Outputs([build_sink(sink, several_sources=len(specs) > 1) for sink in config.sinks], status)
     make_stages = cuda_stages if status.device == "cuda" else cpu_stages
-    stages = make_stages(Job(config, path, name, rois), outputs)
+    stages = make_stages(Job(config, path, name, rois, open_sources(config, status.device, len(specs))), outputs)
     outputs.open()
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
     status.stages = {stage: StageTimes() for stage in STAGES}

@@ -15,8 +15,11 @@ from pipeline.runtime.outputs import Outputs
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import Decoder
 
-# Frames of a video that may be out of its decoder's hands: two batches' worth of its share, and some for reordering.
-_MOST_SURFACES = 16
+# Frames of a video that may be out of its decoder's hands: at least these, for some to wait while others are decoded.
+_LEAST_SURFACES = 12
+_OPEN_SOURCES = 4
+# Two to four for each of the decoders of a large GPU.
+_OPEN_SOURCES_ON_GPU = 28
 # At thousands of frames/s the decoding threads must get the interpreter back sooner than after the usual 5 ms.
 _SWITCH_INTERVAL_S = 2e-4
 
@@ -30,12 +33,20 @@ class Job:
         model_path: Where the model lies.
         model_name: What results are stamped with.
         rois: Region of interest by source id.
+        open_sources: How many videos are decoded at the same time.
     """
 
     config: Config
     model_path: Path
     model_name: str
     rois: Mapping[str, Roi]
+    open_sources: int = 1
+
+
+def open_sources(config: Config, device: str, videos: int) -> int:
+    """How many of the videos are decoded at the same time."""
+    usual = _OPEN_SOURCES_ON_GPU if device == "cuda" else _OPEN_SOURCES
+    return max(1, min(config.runtime.open_sources or usual, videos))
 
 
 def cpu_stages(job: Job, outputs: Outputs) -> Stages:
@@ -88,8 +99,10 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     )
     resolved = resolve_input(model.input, stages.preprocess, model=job.model_name)
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
+    # Together the videos fill what waits for the lane, and the batch that it collects.
+    ring = _LEAST_SURFACES + (runtime.queue_batches + 1) * model.batch_size // job.open_sources
     return Stages(
-        open_decoder=_checked(lambda spec: open_nvdec(spec, stages.decode, stream=stream, ring=_MOST_SURFACES)),
+        open_decoder=_checked(lambda spec: open_nvdec(spec, stages.decode, stream=stream, ring=ring)),
         preprocess=preprocess,
         model=model,
         postprocess=build_cuda_postprocessor(

@@ -17,6 +17,7 @@ from pipeline.frames import Result, ResultBatch
 from pipeline.observe.status import RunStatus, SourceState
 from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.build import Progress, build_stages, resolve_sources
+from pipeline.runtime.engines import open_sources
 from pipeline.runtime.flow import SourceItem
 from pipeline.runtime.ingest import Ingest
 from pipeline.runtime.lane import Lane, Stages
@@ -25,8 +26,9 @@ from pipeline.sources.resolve import VideoSpec
 log = logging.getLogger(__name__)
 
 LIVE_BATCH_TIMEOUT_S = 0.1
-OPEN_SOURCES = 4
-DEVICE_OPEN_SOURCES = 28
+# On a device a video's frames are its decoder's few buffers: a batch must not wait for frames that can't come before
+# those that wait with it are done.
+DEVICE_BATCH_TIMEOUT_S = 0.02
 
 
 class Pipeline:
@@ -197,7 +199,7 @@ class Pipeline:
         self._ingest = Ingest(
             self._specs,
             open_decoder=stages.open_decoder,
-            open_sources=runtime.open_sources or (DEVICE_OPEN_SOURCES if stages.on_device else OPEN_SOURCES),
+            open_sources=open_sources(self.config, self.status.device, len(self._specs)),
             queue=frames,
             status=self.status,
             on_failure=self._fail,
@@ -212,7 +214,9 @@ class Pipeline:
         timeout_ms = self.config.runtime.batch_timeout_ms
         if timeout_ms is not None:
             return timeout_ms / 1e3
-        return LIVE_BATCH_TIMEOUT_S if any(spec.is_url for spec in self._specs) else None
+        if any(spec.is_url for spec in self._specs):
+            return LIVE_BATCH_TIMEOUT_S
+        return DEVICE_BATCH_TIMEOUT_S if self._stages is not None and self._stages.on_device else None
 
     def _deliver(self, batch: ResultBatch) -> None:
         assert self._delivered is not None
