@@ -104,13 +104,13 @@ def measure(case: Case, stream: Any, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    import cupy
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    import cupy
+
     inner = cupy.cuda.Stream(non_blocking=True)
     stream = SimpleNamespace(handle=inner.ptr, cupy=inner, ordinal=cupy.cuda.Device().id)
     device = cupy.cuda.runtime.getDeviceProperties(stream.ordinal)["name"].decode()

@@ -69,7 +69,7 @@ def make_case(
 ) -> Case:
     """Random outputs on a coarse grid: many ties, which both engines must order alike; with `odd`, NaN and infinities.
 
-    What goes through a softmax is not on a grid, as ties there are a matter of rounding.
+    What goes through a softmax is not on a grid: whether scores are equal, or boxes touch, would be a matter of rounding.
     """
     rng = np.random.default_rng(seed)
     rows = frames + padding
@@ -123,7 +123,7 @@ def make_case(
         bins = fields.setdefault("reg_max", 7) + 1
         cells = [-(-SIZE[0] // s) * -(-SIZE[1] // s) for s in strides]
         score = [scores(rows, n, classes) for n in cells]
-        sides = [spoilt(rng.integers(-8, 9, (rows, n, 4 * bins)) / 2, 0.001) for n in cells]
+        sides = [spoilt(rng.normal(0, 2, (rows, n, 4 * bins)), 0.001) for n in cells]
         if seed % 2:
             outputs = {"out": np.concatenate([np.concatenate(score, axis=1), np.concatenate(sides, axis=1)], axis=2)}
         else:
@@ -190,7 +190,7 @@ def assert_same(found: Predictions | str, expected: Predictions | str) -> None:
     np.testing.assert_array_equal(a.offsets, b.offsets)
     np.testing.assert_array_equal(a.class_ids, b.class_ids)
     np.testing.assert_allclose(a.scores, b.scores, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(a.boxes, b.boxes, rtol=1e-6, atol=5e-3)
+    np.testing.assert_allclose(a.boxes, b.boxes, rtol=1e-6, atol=1e-2)
     assert a.names == b.names
     for name in ("boxes", "scores", "class_ids", "offsets"):
         assert getattr(a, name).dtype == getattr(b, name).dtype
@@ -228,6 +228,6 @@ def head_case(
         fields |= {"strides": [8, 16, 32, 64]}
         anchors = sum((-(-size[0] // s)) ** 2 for s in fields["strides"])
         assert anchors == HEADS[family][0]
-        outputs = {"out": np.concatenate([scores, rng.integers(-8, 9, (frames, anchors, 32)) / 2], axis=2)}
+        outputs = {"out": np.concatenate([scores, rng.normal(0, 2, (frames, anchors, 32))], axis=2)}
     outputs = {name: np.ascontiguousarray(value, dtype) for name, value in outputs.items()}
     return Case(fields, outputs, make_batch(rng, frames, frames, size))

@@ -110,7 +110,7 @@ def test_equals_the_reference(library, monkeypatch, family, capacity):
     """With room for all candidates, and, by looking at the scores again, without."""
     monkeypatch.setattr(detection, "CAPACITY", capacity)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(
         st.integers(0, 2**32 - 1),
         st.integers(0, 3),
@@ -174,7 +174,7 @@ def test_outputs_in_another_order_in_memory(device):
 
 @pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
 def test_classification_equals_the_reference(library, activation):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=40, deadline=None)
     @given(
         st.integers(0, 2**32 - 1),
         st.integers(0, 3),

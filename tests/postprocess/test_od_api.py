@@ -28,6 +28,11 @@ def test_by_hand(tools):
     np.testing.assert_allclose(d.scores, [0.9, 0.8, 0.7])
 
 
+def test_class_numbers_without_a_sign(tools):
+    given = outputs(2.0) | {"detection_classes": np.array([[1, 18, 3]], np.uint8)}
+    assert tools.detect(given, tools.batch(1), family="od_api").class_ids.tolist() == [1, 18]
+
+
 @pytest.mark.parametrize("shape", [(2,), (2, 1)])
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_boxes_behind_the_count_are_left_out(tools, shape, kind):

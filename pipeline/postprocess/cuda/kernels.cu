@@ -119,8 +119,10 @@ __device__ __forceinline__ void for_all(F f) {
 __device__ __forceinline__ float half_to_float(unsigned short bits) {
   const unsigned sign = (bits & 0x8000u) << 16, rest = bits & 0x7fffu;
   if (rest >= 0x7c00u) return __uint_as_float(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
-  // With the exponent field moved, the value is 2^-112 of what it should be, also below the smallest normal number.
-  return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest << 13) * 5.192296858534828e+33f));
+  // Numbers below the smallest normal half are multiples of 2^-24. CuPy's compiler flushes single-precision ones to zero.
+  const float size =
+      rest < 0x400u ? static_cast<float>(rest) * 5.9604644775390625e-8f : __uint_as_float((rest << 13) + 0x38000000u);
+  return __uint_as_float(sign | __float_as_uint(size));
 }
 
 template <typename T>
