@@ -9,7 +9,7 @@ import struct
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import SideDataContainer, Type
 
 from pipeline.config.models import ColourOverride
 from pipeline.frames import Colour, Matrix, Siting
@@ -43,13 +43,13 @@ def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """(degrees clockwise, mirror): flip left-right if `mirror`, then turn; from the frame's display matrix."""
     try:
         # Not `frame.side_data`: the frame would keep that, that the frame, and only the garbage collector free both.
-        matrices = [bytes(data) for data in SideDataContainer(frame) if data.type.name == "DISPLAYMATRIX"]  # type: ignore[call-arg]
+        matrix = SideDataContainer(frame).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]
     except ValueError:  # side data of a kind that PyAV has no name for
         return _nearest_quarter(-frame.rotation), False
-    if not matrices:
+    if matrix is None:
         return 0, False
     # Row vectors: (x, y) -> (a x + c y, b x + d y), y down; 16.16 fixed point.
-    a, b, _, c, d, *_ = struct.unpack("=9i", matrices[0][:36])
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
     return _nearest_quarter(math.degrees(math.atan2(-c, d))), a * d - b * c < 0
 
 

@@ -191,15 +191,14 @@ class GpuSetup:
             return self.driver.problem, f"install NVIDIA's driver; in a container: {CONTAINER} ..."
         if not self.nvdec_library:
             return "the driver's video decoding library, libnvcuvid, is not here", f"in a container: {CONTAINER} ..."
-        names = list(self.packages)
-        wrong = [name for base in ("cupy", "cvcuda") for name in wrong_cuda_major(names, base)]
+        needed = {"cupy": f"cupy-cuda{CUDA_MAJOR}x", "PyNvVideoCodec": "pynvvideocodec"}
+        missing = [module for module, name in needed.items() if name not in self.packages]
+        wrong = wrong_cuda_major(list(self.packages), "cupy") if "cupy" in missing else []
         if wrong:
             return (
                 f"{', '.join(wrong)} is not built for CUDA {CUDA_MAJOR}, which TensorFlow uses",
                 f"pip uninstall {' '.join(wrong)} && {GPU_EXTRA}",
             )
-        needed = {"cupy": f"cupy-cuda{CUDA_MAJOR}x", "PyNvVideoCodec": "pynvvideocodec"}
-        missing = [module for module, name in needed.items() if name not in self.packages]
         return (f"not installed: {', '.join(missing)}", GPU_EXTRA) if missing else None
 
 
