@@ -48,13 +48,12 @@ def measure(
     start = time.perf_counter()
     model: Any = load_model(
         path,
-        ModelSource(path=str(path), precision=precision),
+        ModelSource(path=str(path), precision=precision, xla="auto" if xla else "off"),
         name=path.name,
         batch_size=batch,
         preprocess=Preprocess(size=size, scale=1 / 255) if size else None,
         device="cuda",
         stream=stream,
-        xla=xla,
     )
     load_s = time.perf_counter() - start
     shape = (model.batch_size, *model.input.shape[1:])

@@ -149,7 +149,7 @@ def configuration(args: argparse.Namespace, video: Path, out: Path) -> dict[str,
         "device": "cuda",
         "sources": [{"path": str(video), "id": f"v{i}"} for i in range(args.sources * repeats)],
         "pipeline": {
-            "model": {"path": str(args.model), "precision": args.precision},
+            "model": {"path": str(args.model), "precision": args.precision, "xla": args.xla},
             "preprocess": card.preprocess,
             "postprocess": card.postprocess,
         },
@@ -208,6 +208,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a SavedModel")
     parser.add_argument("--card", default="coco-ssd", help="whose preprocess and postprocess fit it")
     parser.add_argument("--precision", default="fp16", choices=["fp32", "fp16"])
+    parser.add_argument("--xla", default="auto", choices=["auto", "off"])
     parser.add_argument("--sources", type=int, default=21)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--warm", type=float, default=1.5, help="seconds before a measurement")
@@ -220,8 +221,8 @@ def main() -> None:
 
     results = []
     for video in args.videos:
-        found: dict[str, Any] = {"model": args.model.name, "precision": args.precision, "batch": args.batch}
-        found["sources"] = args.sources
+        found: dict[str, Any] = {"model": args.model.name, "precision": args.precision, "xla": args.xla}
+        found |= {"batch": args.batch, "sources": args.sources}
         for name, value in measure(video, args):
             if isinstance(value, Rate):
                 rate, cost = value.frames_per_s, value.cpu_ms_per_frame

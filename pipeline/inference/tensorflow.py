@@ -64,7 +64,6 @@ def load_model(
     threads: int = 0,
     device: str = "cpu",
     stream: SharedStream | None = None,
-    xla: bool = True,
 ) -> TensorFlowModel:
     """Loads, checks and warms up a model.
 
@@ -80,7 +79,6 @@ def load_model(
         threads: TensorFlow's threads for one operation; 0: TensorFlow decides. The first model of a process decides.
         device: The engine; `cpu` hides GPUs from TensorFlow.
         stream: Of the GPU, for the `cuda` engine; the model is a `CudaModel` then.
-        xla: Whether XLA may compile the model for the `cuda` engine.
 
     Raises:
         ModelError: it cannot be loaded, does not fit, or does not run; one sentence.
@@ -112,7 +110,7 @@ def load_model(
             outputs=outputs,
             batch_size=rows,
             precision=settings.precision,
-            xla=xla,
+            xla=settings.xla == "auto",
             preprocess=preprocess,
             owner=call,
         )
