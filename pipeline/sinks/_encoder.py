@@ -115,7 +115,8 @@ class Encoder:
         if self._container is None:
             return
         try:
-            self._try(lambda: self._encode(None))
+            if self._stream.codec_context.is_open:  # flushing an encoder that refused to open crashes PyAV 19
+                self._try(lambda: self._encode(None))
         finally:
             container, self._container = self._container, None
             with self._whole_fragments():
