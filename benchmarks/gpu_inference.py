@@ -48,7 +48,7 @@ def measure(
     start = time.perf_counter()
     model: Any = load_model(
         path,
-        ModelSource(path=str(path), precision=precision, xla="auto" if xla else "off"),
+        ModelSource(path=str(path), precision=precision, xla=xla),
         name=path.name,
         batch_size=batch,
         preprocess=Preprocess(size=size, scale=1 / 255) if size else None,

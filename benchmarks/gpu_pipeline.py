@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a SavedModel")
     parser.add_argument("--card", default="coco-ssd", help="whose preprocess and postprocess fit it")
     parser.add_argument("--precision", default="fp16", choices=["fp32", "fp16"])
-    parser.add_argument("--xla", default="auto", choices=["auto", "off"])
+    parser.add_argument("--xla", action="store_true", help="let XLA compile the model")
     parser.add_argument("--sources", type=int, default=21)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--warm", type=float, default=1.5, help="seconds before a measurement")

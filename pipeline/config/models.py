@@ -263,10 +263,10 @@ class ModelSource(Section):
         title="Precision",
         description="What convolutions and matrix products run in on the cuda engine; auto: fp16, half precision, where the model stays within its range. The cpu engine runs fp32.",
     )
-    xla: Literal["auto", "off"] = Field(
-        "auto",
+    xla: Bool = Field(
+        False,
         title="XLA",
-        description="Whether XLA compiles the model on the cuda engine: quicker calls for a slower start. auto: where it can.",
+        description="Whether XLA compiles the model on the cuda engine, where it can: quicker calls for many models, but the start may take minutes.",
     )
     trust: Bool = Field(
         False,

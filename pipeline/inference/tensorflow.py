@@ -110,7 +110,7 @@ def load_model(
             outputs=outputs,
             batch_size=rows,
             precision=settings.precision,
-            xla=settings.xla == "auto",
+            xla=settings.xla,
             preprocess=preprocess,
             owner=call,
         )

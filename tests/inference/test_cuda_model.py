@@ -27,7 +27,7 @@ def load_on(stream: SharedStream) -> Callable[..., CudaModel]:
     def load(
         path: Path, batch_size: int | None = None, preprocess: Preprocess | None = None, **settings: Any
     ) -> CudaModel:
-        source = ModelSource(path=str(path), **settings)
+        source = ModelSource(path=str(path), **{"xla": True, **settings})
         model = load_model(path, source, name="tiny", batch_size=batch_size, preprocess=preprocess, stream=stream)
         assert isinstance(model, CudaModel)
         return model

@@ -55,7 +55,10 @@ class SharedStream:
         except (tf.errors.OpError, RuntimeError) as e:
             raise DeviceError(f"TensorFlow cannot use the GPU: {first_line(e)}") from e
         if device.startswith("/device:GPU") and not (is_gpu and handle):
-            raise DeviceError(f"TensorFlow's device {device} has no CUDA stream")
+            raise DeviceError(
+                f"TensorFlow's device {device} has no CUDA stream",
+                remedy="if a pipeline with device: cpu has run in this process, run this one in another",
+            )
         self.handle, self.ordinal = handle, ordinal
         self.cupy = _cupy_stream(cupy, handle, ordinal)
         self._check_no_copy()
