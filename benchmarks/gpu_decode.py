@@ -59,9 +59,9 @@ class Clip:
 
 def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
     """Surfaces without end."""
-    from pipeline.decode._nvcodec import load_nvcodec
     from pipeline.decode._session import NvdecSession
     from pipeline.decode._surface_ring import SurfaceRing
+    from pipeline.decode.capabilities import load_nvcodec
 
     session = NvdecSession(load_nvcodec(), stream, clip.codec, clip.layout, SurfaceRing(ring))
     where = [(packet.buffer_ptr, packet.buffer_size) for packet in clip.packets]

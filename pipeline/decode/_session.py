@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from pipeline.decode._nvcodec import CODECS, NvCodec, creation_lock
 from pipeline.decode._picture import layout_of
 from pipeline.decode._surface_ring import Loan, SurfaceRing
+from pipeline.decode.capabilities import CODECS, NvCodec, creation_lock
 from pipeline.frames import Surface, SurfaceLayout
 from pipeline.stages import DeviceStream
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.config.models import Decode
 from pipeline.decode._display_order import DisplayOrder
-from pipeline.decode._nvcodec import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
 from pipeline.decode._open import failure
 from pipeline.decode._packets import ForNvdec, picture_in
 from pipeline.decode._reasons import Reason
@@ -20,6 +19,7 @@ from pipeline.decode._session import NvdecSession, surface_layout
 from pipeline.decode._surface_ring import SurfaceRing
 from pipeline.decode._upload import PictureUpload
 from pipeline.decode._video import VideoDecoder
+from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec

@@ -78,6 +78,7 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
 
 def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     """NVDEC, our kernels or CV-CUDA, TensorFlow on the GPU, CuPy: all on TensorFlow's stream."""
+    from pipeline.decode.capabilities import gpu_capabilities
     from pipeline.decode.download import Download
     from pipeline.decode.nvdec import open_nvdec
     from pipeline.inference.shared_stream import open_shared_stream
@@ -89,6 +90,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
     stages, runtime = job.config.pipeline, job.config.runtime
     stream = open_shared_stream()
+    gpu_capabilities(stream.ordinal)  # a decoder library that is missing is the run's error, not each source's
     model = load_model(
         job.model_path,
         stages.model,

@@ -19,7 +19,7 @@ from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, planes_at
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
-from pipeline.decode import _nvcodec
+from pipeline.decode import capabilities
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
 from pipeline.errors import DeviceError, SourceError, SourceErrorCode
@@ -33,11 +33,11 @@ def nvc(monkeypatch: Any) -> Iterator[FakeNvCodec]:
     fake = FakeNvCodec()
     monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
     monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    monkeypatch.setattr(_nvcodec, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
-    monkeypatch.setattr(_nvcodec, "has_library", lambda name: True)
-    _nvcodec.gpu_capabilities.cache_clear()
+    monkeypatch.setattr(capabilities, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
+    monkeypatch.setattr(capabilities, "has_library", lambda name: True)
+    capabilities.gpu_capabilities.cache_clear()
     yield fake
-    _nvcodec.gpu_capabilities.cache_clear()
+    capabilities.gpu_capabilities.cache_clear()
 
 
 def spec_of(path: Path | str, **settings: Any) -> VideoSpec:
@@ -455,15 +455,15 @@ def test_the_gpu_is_asked_once(tmp_path: Path, nvc: FakeNvCodec) -> None:
 def test_what_is_missing(
     tmp_path: Path, monkeypatch: Any, found: Driver, library: bool, module: str | None, words: str, remedy: str
 ) -> None:
-    monkeypatch.setattr(_nvcodec, "driver", lambda: found)
-    monkeypatch.setattr(_nvcodec, "has_library", lambda name: library)
+    monkeypatch.setattr(capabilities, "driver", lambda: found)
+    monkeypatch.setattr(capabilities, "has_library", lambda name: library)
     monkeypatch.delitem(sys.modules, "PyNvVideoCodec", raising=False)
     if module:
         (tmp_path / "PyNvVideoCodec.py").write_text(module)
         monkeypatch.syspath_prepend(tmp_path)
     else:
         monkeypatch.setattr(sys, "path", [p for p in sys.path if not (Path(p) / "PyNvVideoCodec").exists()])
-    _nvcodec.gpu_capabilities.cache_clear()
+    capabilities.gpu_capabilities.cache_clear()
     with pytest.raises(DeviceError, match=words) as caught:
         open_gpu(make_clip(tmp_path / "a.mp4"))
     assert remedy in str(caught.value.remedy)

@@ -18,7 +18,7 @@ from fake_nvcodec import planes_at
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
-from pipeline.decode._nvcodec import gpu_capabilities
+from pipeline.decode.capabilities import CODECS, gpu_capabilities
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
 from pipeline.errors import SourceError
@@ -290,10 +290,10 @@ def test_the_ring_holds_and_close_wakes(tmp_path: Path, stream: Stream) -> None:
 
 def test_what_this_gpu_decodes() -> None:
     capabilities = gpu_capabilities(0)
-    for (codec, chroma, depth), limits in sorted(capabilities._limits.items()):
-        print(f"{codec:11} {chroma} {depth:2}-bit {limits}")
-    assert ("h264", "420", 8) in capabilities._limits
-    assert ("hevc", "420", 10) in capabilities._limits
+    for codec in CODECS:
+        print(codec, capabilities.limits(codec, "420", 8))
+    assert capabilities.limits("h264", "420", 8) is not None
+    assert capabilities.limits("hevc", "420", 10) is not None
 
 
 @pytest.mark.assets

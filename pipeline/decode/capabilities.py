@@ -6,7 +6,7 @@ import functools
 import importlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,16 +93,26 @@ class Limits:
 
 
 class Capabilities:
-    """What one GPU decodes."""
+    """What one GPU decodes. Every question is asked once, when it comes up: it creates and destroys a CUDA context."""
 
-    def __init__(self, limits: Mapping[tuple[str, str, int], Limits]) -> None:
-        """`limits`: (FFmpeg's codec name, "420" or "444", bit depth) -> limits, for all that is supported."""
-        self._limits = dict(limits)
+    def __init__(self, ask: Callable[[str, str, int], Limits | None]) -> None:
+        """`ask`: FFmpeg's codec name, "420" or "444", bit depth -> limits; None if that is not supported."""
+        self._ask = ask
+        self._known: dict[tuple[str, str, int], Limits | None] = {}
+        self._lock = threading.Lock()
+
+    def limits(self, codec: str, chroma: str, depth: int) -> Limits | None:
+        """Of one codec, sampling and bit depth; None where the GPU does not decode it."""
+        key = codec, chroma, depth
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._ask(*key) if codec in CODECS else None
+            return self._known[key]
 
     def why_not(self, video: VideoFormat) -> str | None:
         """Why the GPU does not decode it, to stand behind a colon; None if it does."""
         name = CODECS.get(video.codec, ("", video.codec))[1]
-        if not any(codec == video.codec for codec, _, _ in self._limits):
+        if self.limits(video.codec, "420", 8) is None:
             return f"this GPU does not decode {name}"
         layout = layout_of(video.pix_fmt) if video.pix_fmt else None
         if layout is None or len(layout.components) != 3 or video.pix_fmt == "gbrp":
@@ -110,7 +120,7 @@ class Capabilities:
         sampling = _CHROMA_NAMES.get(layout.chroma_shift, "such")
         if layout.chroma_shift not in _CHROMA:
             return f"NVDEC does not give out {sampling} chroma"
-        limits = self._limits.get((video.codec, _CHROMA[layout.chroma_shift], layout.bit_depth))
+        limits = self.limits(video.codec, _CHROMA[layout.chroma_shift], layout.bit_depth)
         if limits is None:
             return f"this GPU does not decode {name} with {sampling} chroma and {layout.bit_depth} bits"
         if video.is_interlaced:
@@ -147,23 +157,13 @@ def load_nvcodec() -> NvCodec:
 
 @functools.cache
 def gpu_capabilities(ordinal: int) -> Capabilities:
-    """Asks the driver, once a process: each question creates and destroys a CUDA context.
+    """Of a GPU, shared by all decoders of the process.
 
     Raises:
         DeviceError: as `load_nvcodec`.
     """
     nvc = load_nvcodec()
-    limits = {}
-    for codec, (name, _) in CODECS.items():
-        for chroma in _CHROMA.values():
-            for depth in (8, 10, 12):
-                found = _ask(nvc, ordinal, name, chroma, depth)
-                if found is not None:
-                    limits[codec, chroma, depth] = found
-                elif depth == 8:
-                    break  # nothing decodes more bits only
-    log.debug("GPU %d decodes %s", ordinal, ", ".join(f"{c} {s} {b}-bit" for c, s, b in limits) or "nothing")
-    return Capabilities(limits)
+    return Capabilities(lambda codec, chroma, depth: _ask(nvc, ordinal, CODECS[codec][0], chroma, depth))
 
 
 def _ask(nvc: NvCodec, ordinal: int, codec: str, chroma: str, depth: int) -> Limits | None:
