@@ -40,10 +40,8 @@ def detect(config: Any, frames: list[Any], stream: SharedStream, precision: str)
     stages = config.pipeline
     source = stages.model.model_copy(update={"precision": precision})
     path = Path(source.path)
-    # Without XLA, which on a CPU computes in float32 in places.
-    model: Any = load_model(
-        path, source, name="m", batch_size=BATCH, preprocess=stages.preprocess, stream=stream, xla=False
-    )
+    # Without XLA (the default), which on a CPU computes in float32 in places.
+    model: Any = load_model(path, source, name="m", batch_size=BATCH, preprocess=stages.preprocess, stream=stream)
     assert model.precision == precision
     settings = resolve_input(model.input, stages.preprocess, model="m")
     preprocess = ReferencePreprocessor(settings, {})
