@@ -63,7 +63,8 @@ class VideoFormat:
     @classmethod
     def of_context(cls, context: av.VideoCodecContext) -> VideoFormat:
         """What the container and the first packets say."""
-        interlaced = int(context.field_order) not in _PROGRESSIVE
+        # Before PyAV 18 only a decoded frame says whether it is interlaced.
+        interlaced = int(getattr(context, "field_order", 0)) not in _PROGRESSIVE
         return cls(context.codec.canonical_name, context.width, context.height, context.pix_fmt, interlaced)
 
     @classmethod
