@@ -44,7 +44,7 @@ class Rate:
         return cls(frames / elapsed, 1e3 * busy / max(frames, 1))
 
 
-def decode_alone(job: Any, specs: list[Any], stages: Any, args: argparse.Namespace, *, preprocess: bool) -> Rate:
+def decode_alone(specs: list[Any], stages: Any, args: argparse.Namespace, *, preprocess: bool) -> Rate:
     """Decodes all sources at once and gives every frame back at once, or after it was preprocessed."""
     from pipeline.queues import BoundedQueue, Closed
 
@@ -191,8 +191,8 @@ def measure(video: Path, args: argparse.Namespace) -> Iterator[tuple[str, Any]]:
         stages = cuda_stages(job, Outputs([], RunStatus()))
         yield "load_s", round(time.perf_counter() - start, 1)
         specs = resolve(parsed.sources[: args.sources], Path)
-        yield "decode_alone", decode_alone(job, specs, stages, args, preprocess=False)
-        yield "decode_and_preprocess", decode_alone(job, specs, stages, args, preprocess=True)
+        yield "decode_alone", decode_alone(specs, stages, args, preprocess=False)
+        yield "decode_and_preprocess", decode_alone(specs, stages, args, preprocess=True)
         yield "model_alone", model_alone(stages, open_shared_stream(), args)
         stages.model.close()
         del stages

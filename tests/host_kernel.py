@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
+from host_compiler import compile_for_host
 
 from pipeline.preprocess.kernels import SOURCE, fused_name
 from pipeline.preprocess.packing import BATCH, PLAN, ROW
@@ -73,29 +71,11 @@ VARIANTS = [
 
 def build(folder: Path) -> ctypes.CDLL:
     """Compiles the kernel with g++; skips the test without it."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ is not there to compile the kernel for the host")
     wrappers = "".join(
         f"void run_{i}(const Batch* b, unsigned x, unsigned y, unsigned z) {{ run<{fused_name(*v)}>(b, x, y, z); }}\n"
         for i, v in enumerate(VARIANTS)
     )
-    source, library = folder / "kernel.cpp", folder / "kernel.so"
-    source.write_text(SHIMS + SOURCE.read_text() + DRIVER.replace("WRAPPERS", wrappers))
-    command = [
-        compiler,
-        "-std=c++17",
-        "-O1",
-        "-ffp-contract=off",
-        "-Wall",
-        "-Wextra",
-        "-Wno-unknown-pragmas",
-        "-Werror",
-    ]
-    command += ["-shared", "-fPIC", str(source), "-o", str(library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(library))
+    return compile_for_host(SHIMS + SOURCE.read_text() + DRIVER.replace("WRAPPERS", wrappers), folder, "-O1")
 
 
 class Memory:

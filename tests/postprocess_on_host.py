@@ -7,8 +7,6 @@ looks too early, or if memory is used again too soon.
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
+from host_compiler import compile_for_host
 
 from pipeline.postprocess.cuda import layout
 from pipeline.postprocess.cuda.layout import BATCH, SOURCE
@@ -72,28 +70,10 @@ FIELDS = [name for name in BATCH.names or () if name != "__"]
 
 def build(folder: Path) -> ctypes.CDLL:
     """Compiles the kernels with g++; skips the test without it."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ is not there to compile the kernels for the host")
     offsets = ", ".join(f"offsetof(Batch, {name})" for name in FIELDS)
-    source, library = folder / "kernels.cpp", folder / "kernels.so"
-    source.write_text(SHIMS + SOURCE.read_text() + DRIVER.replace("OFFSETS", offsets))
-    command = [
-        compiler,
-        "-std=c++17",
-        "-O2",
-        "-ffp-contract=off",
-        "-Wall",
-        "-Wextra",
-        "-Wno-unknown-pragmas",
-        "-Werror",
-    ]
-    command += ["-shared", "-fPIC", str(source), "-o", str(library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    library_ = ctypes.CDLL(str(library))
-    library_.convert_half.restype = ctypes.c_float
-    return library_
+    library = compile_for_host(SHIMS + SOURCE.read_text() + DRIVER.replace("OFFSETS", offsets), folder, "-O2")
+    library.convert_half.restype = ctypes.c_float
+    return library
 
 
 def check_layouts(library: ctypes.CDLL) -> None:
