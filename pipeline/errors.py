@@ -74,6 +74,8 @@ class SourceErrorCode(str, enum.Enum):
     """Why a source failed; stable names for logs, summaries and programs."""
 
     NOT_FOUND = "not_found"
+    UNAUTHORIZED = "unauthorized"
+    TLS = "tls"
     NOT_READABLE = "not_readable"
     NOT_A_VIDEO = "not_a_video"
     NO_VIDEO_STREAM = "no_video_stream"
@@ -82,6 +84,24 @@ class SourceErrorCode(str, enum.Enum):
     NO_FRAMES = "no_frames"
     NETWORK = "network"
     TIMEOUT = "timeout"
+    STALLED = "stalled"
+    ENDED = "ended"
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether trying again is no use until somebody changes something, here or at the server."""
+        return self in _PERMANENT
+
+
+_PERMANENT = frozenset(
+    {
+        SourceErrorCode.NOT_FOUND,
+        SourceErrorCode.UNAUTHORIZED,
+        SourceErrorCode.TLS,
+        SourceErrorCode.NO_VIDEO_STREAM,
+        SourceErrorCode.UNSUPPORTED,
+    }
+)
 
 
 class SourceError(VramlineError):
@@ -91,6 +111,17 @@ class SourceError(VramlineError):
         super().__init__(message, remedy=remedy)
         self.source_id = source_id
         self.code = code
+
+
+class UnknownStreamError(VramlineError):
+    """There is no source of this id."""
+
+    def __init__(self, source_id: str) -> None:
+        super().__init__(f"there is no stream {source_id!r}", remedy="`vramline streams list` shows those there are")
+
+
+class StreamStateError(VramlineError):
+    """What was asked of a stream does not fit the state that it is in, or the sort of source that it is."""
 
 
 class ModelError(VramlineError):

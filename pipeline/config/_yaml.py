@@ -102,6 +102,8 @@ def _events(text: str, file: str | None) -> Iterator[yaml.Event]:
         problem = e.problem or e.context or "cannot be read"
         hint = next((hint for part, hint in _HINTS if part in f"{problem} {e.context}"), None)
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
+        if "nesting depth" in problem:  # libyaml's own limit, from PyYAML 6.0.4 on
+            raise _failure(f"nested more than {MAX_DEPTH} levels deep", place) from None
         raise _failure(f"not valid YAML: {problem}", place, hint) from None
     except (yaml.YAMLError, ValueError, OverflowError) as e:
         raise _failure(f"not valid YAML: {e}", Place(file)) from None

@@ -9,7 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Strict,
+    Tag,
+    model_validator,
+)
 
 # Strict, so that the loader and the JSON Schema agree: '8' is text, true is no number and 1 is no truth value.
 Int = Annotated[int, Strict()]
@@ -94,6 +104,44 @@ class ColourOverride(Section):
     )
 
 
+class Reconnect(Section):
+    """What is done when a live stream cannot be reached, breaks or falls silent."""
+
+    initial_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
+        1.0,
+        title="First delay",
+        description="Longest wait before the first new attempt. It doubles with every further one; each wait is a random part of it, so that cameras that were lost together do not come back together.",
+    )
+    max_s: Annotated[Number, Field(gt=0, le=86_400)] = Field(
+        30.0, title="Largest delay", description="What the delay does not grow beyond."
+    )
+    stable_s: Annotated[Number, Field(ge=0, le=86_400)] = Field(
+        30.0, title="Stable after", description="A stream that ran for so long starts again with the first delay."
+    )
+    attempts: PositiveInt | None = Field(
+        None, title="Attempts", description="The stream fails after so many attempts in a row. Default: it never does."
+    )
+    on_permanent: Literal["fail", "retry"] = Field(
+        "fail",
+        title="On a permanent error",
+        description="After an error that no waiting mends (refused password, no such stream, unsupported codec, bad certificate): fail, or retry after permanent_s.",
+    )
+    permanent_s: Annotated[Number, Field(gt=0, le=86_400)] = Field(
+        60.0,
+        title="Delay after a permanent error",
+        description="Longest wait before the next attempt, with on_permanent: retry.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Reconnect:
+        if self.max_s < self.initial_s:
+            raise ValueError("max_s is not less than initial_s")
+        return self
+
+
+LIVE_SCHEMES = ("rtsp", "rtsps", "udp", "rtp")
+
+
 class Source(Section):
     """One or more videos. A plain string is short for `path`, `url` or (as `media:NAME`) `media`."""
 
@@ -103,7 +151,10 @@ class Source(Section):
         description="A file, a directory (all videos in it) or a glob such as clips/**/*.mp4. Relative to the working directory.",
     )
     url: Url | None = Field(
-        None, title="URL", description="http(s) or HLS. Take passwords from the environment: ${CAMERA_PASSWORD}."
+        None,
+        title="URL",
+        description="http(s) or HLS; rtsp(s) or udp (MPEG-TS) for live streams. Take passwords from the environment: ${CAMERA_PASSWORD}.",
+        repr=False,
     )
     media: str | None = Field(
         None,
@@ -140,10 +191,64 @@ class Source(Section):
     timeout_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
         10.0, title="Timeout", description="Seconds after which a silent server is an error (URLs only)."
     )
+    live: Bool | None = Field(
+        None,
+        title="Live",
+        description="Whether a URL is a live stream: it is kept fresh and reconnected. Default: rtsp, rtsps, udp and rtp are; http and https are not.",
+    )
+    transport: Literal["tcp", "udp"] = Field("tcp", title="Transport", description="How RTSP brings the video.")
+    username: str | None = Field(None, title="User", description="Of the server, if the URL does not name it.")
+    password: SecretStr | None = Field(
+        None, title="Password", description="Best taken from the environment: ${CAMERA_PASSWORD}."
+    )
+    stall_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
+        3.0,
+        title="Stalled after",
+        description="Seconds without a packet after which a live stream counts as stalled; after timeout_s it is reconnected.",
+    )
+    policy: Literal["latest", "fifo", "keyframes"] | None = Field(
+        None,
+        title="Policy",
+        description="latest: only the newest frame waits for the model, older ones are dropped; fifo: every frame is processed, in order, and the server waits; keyframes: only key frames are decoded. Default: latest for live streams, fifo for others.",
+    )
+    every: PositiveInt = Field(1, title="Every n-th", description="Keep one frame in this many.")
+    max_fps: Annotated[Number, Field(gt=0, le=1000)] | None = Field(
+        None,
+        title="Most frames/s",
+        description="Frames of the video beyond this rate are dropped. Default: all are kept.",
+    )
+    max_staleness_ms: Annotated[Number, Field(gt=0, le=3_600_000)] | None = Field(
+        None,
+        title="Most staleness",
+        description="Frames that are older than this when the model could take them are dropped, and a decoder that lags so far behind skips ahead. Default: 2000 for live streams with policy latest, else no limit.",
+    )
+    priority: Annotated[Int, Field(ge=1, le=100)] = Field(
+        1,
+        title="Priority",
+        description="Share of the model where it cannot keep up: a source with 4 gets four frames in for each of one with 1.",
+    )
+    reconnect: Reconnect = Field(
+        default_factory=Reconnect, title="Reconnect", description="When and how often a live stream is reconnected."
+    )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it never ends by itself: it is kept fresh and reconnected."""
+        if self.live is not None:
+            return self.live
+        return self.url is not None and self.url.partition("://")[0].lower() in LIVE_SCHEMES
 
     @model_validator(mode="after")
     def _check(self) -> Source:
         _one_of(self, "path", "url", "media")
+        if self.live and self.url is None:
+            raise ValueError("live is for URLs")
+        if self.policy == "latest" and not self.is_live:
+            raise ValueError(
+                "policy latest is for live streams: a file would be read as fast as it can be, and most of it dropped"
+            )
+        if self.password is not None and self.username is None:
+            raise ValueError("password needs username")
         return self
 
 
@@ -165,10 +270,10 @@ class Decode(Section):
     threads: Annotated[Int, Field(ge=0, le=64)] = Field(
         0, title="Threads", description="FFmpeg threads per video on the cpu engine; 0: as many as there are cores."
     )
-    corrupt_frames: Literal["keep", "drop"] = Field(
-        "keep",
+    corrupt_frames: Literal["auto", "keep", "drop"] = Field(
+        "auto",
         title="Corrupt frames",
-        description="What is done with frames that the decoder flags as damaged; they are counted either way.",
+        description="What is done with frames that the decoder flags as damaged; they are counted either way. auto: keep those of files, drop those of live streams, up to the next key frame.",
     )
     fallback: Literal["cpu", "error"] = Field(
         "cpu",
@@ -580,7 +685,7 @@ class Runtime(Section):
     batch_timeout_ms: Annotated[Number, Field(gt=0, le=60_000)] | None = Field(
         None,
         title="Batch timeout",
-        description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files on the CPU, 20 ms on a GPU, 100 ms when a source is a URL.",
+        description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files on the CPU, 20 ms on a GPU, 100 ms when a source is a URL; with live streams the time between two frames of the fastest one.",
     )
     queue_batches: Annotated[Int, Field(ge=1, le=64)] = Field(
         2, title="Queue length", description="Batches that may wait between two stages."
@@ -593,6 +698,40 @@ class Runtime(Section):
     )
     inference_threads: Annotated[Int, Field(ge=0, le=256)] = Field(
         0, title="Inference threads", description="TensorFlow's threads on the cpu engine; 0: TensorFlow decides."
+    )
+    max_connects: Annotated[Int, Field(ge=1, le=1024)] = Field(
+        8,
+        title="Simultaneous connects",
+        description="How many live streams connect at the same time; the others wait their turn.",
+    )
+    stay_alive: Bool = Field(
+        False,
+        title="Stay alive",
+        description="Whether the run goes on when all sources have ended, for those that are added later.",
+    )
+    drain_s: Annotated[Number, Field(gt=0, le=3600)] = Field(
+        20.0,
+        title="Drain time",
+        description="How long a run that is being stopped may take to finish the frames that it is working on; after that they are given up and the outputs kept as far as they got.",
+    )
+
+
+class Http(Section):
+    """The HTTP interface: streams, control and metrics. Needs `pip install 'vramline[http]'`."""
+
+    host: str = Field(
+        "127.0.0.1",
+        title="Host",
+        description="Address to listen on; other machines reach only those other than 127.0.0.1.",
+    )
+    port: Annotated[Int, Field(ge=0, le=65_535)] = Field(
+        8800, title="Port", description="0: the system chooses one, which the log names."
+    )
+    token: SecretStr = Field(
+        ...,
+        title="Token",
+        description="What clients send as bearer token, at least 16 characters. Take it from the environment: ${VRAMLINE_TOKEN}.",
+        min_length=16,
     )
 
 
@@ -612,6 +751,9 @@ class Observe(Section):
         "info", title="Log level", description="Least severity that is logged."
     )
     report: Path | None = Field(None, title="Report", description="Write the closing summary as JSON to this file.")
+    http: Http | None = Field(
+        None, title="HTTP", description="The HTTP interface: streams, control and metrics. Default: off."
+    )
 
 
 class Config(Section):

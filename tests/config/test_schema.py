@@ -143,7 +143,7 @@ def all_models() -> list[type[BaseModel]]:
 # What cannot have a default: without these nothing can be done.
 REQUIRED = {
     ("Config", "sources"), ("Config", "pipeline"), ("Stages", "model"), ("Stages", "postprocess"),
-    ("BoxesPost", "boxes"), ("BoxesPost", "scores"),
+    ("BoxesPost", "boxes"), ("BoxesPost", "scores"), ("Http", "token"),
     *((sink, "path") for sink in ("FileSink", "JsonlSink", "CsvSink", "VideoSink", "TensorsSink")),
 }  # fmt: skip
 
