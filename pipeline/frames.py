@@ -142,6 +142,10 @@ class Frame:
         pts_s: Presentation time in seconds as the container states it (not shifted to start at 0); None if it states none.
         time_s: When the frame was decoded: seconds since 1970-01-01 UTC.
         picture: The pixels and their geometry; its planes are empty once nobody needs them.
+        received_s: `time.monotonic()` when the packet that it was decoded from came; None where the decoder does not know.
+        decoded_s: The same for when it came out of the decoder.
+        captured_s: When the camera took it, by its own clock: seconds since 1970-01-01 UTC; None where the camera does not
+            say (RTCP sender reports do).
     """
 
     source_id: str
@@ -149,6 +153,9 @@ class Frame:
     pts_s: float | None
     time_s: float
     picture: Picture
+    received_s: float | None = None
+    decoded_s: float | None = None
+    captured_s: float | None = None
 
     def without_pixels(self) -> Frame:
         """The same frame with its pixels let go of."""

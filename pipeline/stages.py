@@ -5,8 +5,11 @@ Every stage has two engines behind its interface, `cpu` and `cuda`; the `cpu` on
 
 from __future__ import annotations
 
+import enum
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,9 +41,60 @@ class StreamInfo:
     duration_s: float | None
 
 
+class DropCause(str, enum.Enum):
+    """Why a frame that a source sent has no result; stable names for metrics, summaries and programs."""
+
+    NON_KEY = "non_key"  # policy keyframes: not decoded
+    BEHIND = "behind"  # not decoded, because the decoder lagged
+    RATE = "rate"  # every and max_fps
+    CORRUPT = "corrupt"  # decoded, damaged
+    NO_PICTURE = "no_picture"  # the decoder made nothing of it
+    SUPERSEDED = "superseded"  # a newer frame came before the model could take it
+    STALE = "stale"  # too old when the model could take it
+    CLOSED = "closed"  # under way when the stream was paused, removed or broken off
+    FAILED = "failed"  # could not be preprocessed
+
+
+class Drops:
+    """How many frames were dropped, by cause. Any thread may add."""
+
+    __slots__ = ("_counts", "_lock")
+
+    def __init__(self) -> None:
+        self._counts: Counter[DropCause] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, cause: DropCause, count: int = 1) -> None:
+        """Counts `count` more."""
+        with self._lock:
+            self._counts[cause] += count
+
+    def __getitem__(self, cause: DropCause) -> int:
+        return self._counts.get(cause, 0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Drops) and self.by_cause() == other.by_cause()
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __repr__(self) -> str:
+        return f"Drops({', '.join(f'{cause.value}: {n}' for cause, n in self.by_cause().items())})"
+
+    @property
+    def total(self) -> int:
+        """Of all causes."""
+        with self._lock:
+            return self._counts.total()
+
+    def by_cause(self) -> dict[DropCause, int]:
+        """The causes that there were, in the order of a frame's way."""
+        with self._lock:
+            return {cause: self._counts[cause] for cause in DropCause if self._counts.get(cause)}
+
+
 @dataclass(slots=True)
 class DecodeStats:
-    """Counters of one source; the decoder writes, anyone reads.
+    """Counters of one open video; the decoder writes, anyone reads.
 
     Attributes:
         frames: Frames handed out.
@@ -49,6 +103,10 @@ class DecodeStats:
         uploaded: Frames that the CPU decoded for the `cuda` engine, which copied them to the device.
         errors: Packets that could not be read or decoded.
         last_error: The last of these in words.
+        packets: Packets read: for most codecs one is a frame.
+        decoded: Frames that the codec gave.
+        drops: Frames that the decoder left out, before or after decoding.
+        last_packet_s: `time.monotonic()` when the last packet came.
     """
 
     frames: int = 0
@@ -57,6 +115,28 @@ class DecodeStats:
     uploaded: int = 0
     errors: int = 0
     last_error: str | None = None
+    packets: int = 0
+    decoded: int = 0
+    drops: Drops = field(default_factory=Drops)
+    last_packet_s: float | None = field(default=None, compare=False)
+
+    def __add__(self, later: DecodeStats) -> DecodeStats:
+        """Those of two connections to one source, one after the other."""
+        drops = Drops()
+        for cause in DropCause:
+            drops.add(cause, self.drops[cause] + later.drops[cause])
+        return DecodeStats(
+            packets=self.packets + later.packets,
+            decoded=self.decoded + later.decoded,
+            frames=self.frames + later.frames,
+            corrupt=self.corrupt + later.corrupt,
+            dropped=self.dropped + later.dropped,
+            uploaded=self.uploaded + later.uploaded,
+            errors=self.errors + later.errors,
+            last_error=later.last_error or self.last_error,
+            drops=drops,
+            last_packet_s=later.last_packet_s or self.last_packet_s,
+        )
 
 
 class Decoder(Protocol):

@@ -7,7 +7,6 @@ recent key frame are kept, and where frames are missing at the end they are deco
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -36,11 +35,14 @@ class ThreadedCodec:
         failed_run: How many packets in a row failed, up to the last one.
     """
 
-    def __init__(self, stream: VideoStream, threads: int, stats: DecodeStats) -> None:
-        """Opens the codec unless it is open, and then has its threads already; raises `av.error.FFmpegError`."""
+    def __init__(self, stream: VideoStream, threads: int, stats: DecodeStats, *, is_live: bool = False) -> None:
+        """Opens the codec unless it is open, and then has its threads already; raises `av.error.FFmpegError`.
+
+        A live stream's threads share each frame, for those that have one each hold frames back.
+        """
         self._context = stream.codec_context
         if not self._context.is_open:
-            self._context.thread_type = "AUTO"
+            self._context.thread_type = "SLICE" if is_live else "AUTO"
             self._context.thread_count = threads
             self._context.open(strict=False)
         threads = self._context.thread_count
@@ -48,17 +50,18 @@ class ThreadedCodec:
         self.failed_run = 0
         self._sent = 0
         self._in_flight = 0
-        if threads > 1 and self._context.codec.capabilities & Capabilities.frame_threads:
+        if threads > 1 and not is_live and self._context.codec.capabilities & Capabilities.frame_threads:
             self._in_flight = threads - 1
         self._tail: deque[Packet[VideoStream]] = deque()
         self._tail_bytes = 0
         self._key_frames: deque[int] = deque()  # numbers of the key frames in the tail
         self._returned: deque[int | None] = deque()  # pts of the frames that came out lately
         self._is_untimed = False
+        self._is_live = is_live
 
     def decode(self, packet: Packet[VideoStream]) -> Iterator[av.VideoFrame]:
         """The frames that come out when this packet goes in."""
-        if self._sent == 0:
+        if self._sent == 0 and not self._is_live:  # whose first packets may come before its time is known
             self._is_untimed = packet.pts is None and packet.dts is None
         if self._is_untimed:
             packet.pts = self._sent  # so that frames can be told apart; taken off them again
@@ -123,10 +126,10 @@ class ThreadedCodec:
         log.debug("decodes the last %d packets again: frames are missing", len(self._tail))
         context = _single_threaded(self._context)
         for left in range(len(self._tail), 0, -1):
-            stats, failed_run = dataclasses.astuple(self._stats), self.failed_run
+            counted, failed_run = (self._stats.errors, self._stats.last_error), self.failed_run
             frames = self._decode(context, self._tail.popleft(), self._sent - left)
             if left > self._in_flight:  # its error, if any, was counted the first time
-                *_, self._stats.errors, self._stats.last_error = stats
+                self._stats.errors, self._stats.last_error = counted
                 self.failed_run = failed_run
             yield from self._timed([frame for frame in frames if frame.pts not in returned])
         failed_run = self.failed_run

@@ -55,7 +55,7 @@ def read_headers(codec: str, packet: object, nal_length_bytes: int = 0) -> Heade
 
 
 def _nal_headers(codec: str, head: bytes, nal_length_bytes: int) -> Headers:
-    units = _prefixed_units(head, nal_length_bytes) if nal_length_bytes else _start_code_units(head)
+    units = nal_units(head, nal_length_bytes)
     parameter_sets = []
     is_closed = False
     for unit in units:
@@ -72,6 +72,23 @@ def _nal_headers(codec: str, head: bytes, nal_length_bytes: int) -> Headers:
         if is_parameters:
             parameter_sets.append(unit.rstrip(b"\0"))
     return Headers(b"|".join(parameter_sets), is_closed)
+
+
+def nal_length_bytes(codec: str, extradata: bytes) -> int:
+    """How many bytes of length stand in front of each unit of an H.264 or HEVC stream; 0 where start codes do."""
+    place = 4 if codec == "h264" else 21
+    is_prefixed = codec in ("h264", "hevc") and extradata[:1] == b"\1" and len(extradata) > place  # avcC or hvcC
+    return (extradata[place] & 3) + 1 if is_prefixed else 0
+
+
+def nal_units(data: bytes, nal_length_bytes: int) -> Iterator[bytes]:
+    """The units of an H.264 or HEVC packet, the last one as far as `data` goes.
+
+    Args:
+        data: The packet's beginning.
+        nal_length_bytes: Of the length in front of each unit; 0 where start codes separate them.
+    """
+    return _prefixed_units(data, nal_length_bytes) if nal_length_bytes else _start_code_units(data)
 
 
 def _prefixed_units(data: bytes, length_bytes: int) -> Iterator[bytes]:

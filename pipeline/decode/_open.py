@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import av.error
 from av.container import InputContainer
 from av.stream import Disposition
 
-from pipeline.decode._reasons import Reason, reason_of
+from pipeline.decode._live import PROTOCOLS, certificate_fault, live_options, scheme_of, with_credentials
+from pipeline.decode._reasons import Reason, certificate_reason, reason_of, timeout_reason
 from pipeline.errors import SourceError, SourceErrorCode
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 # machine from a URL.
 _FILE_PROTOCOLS = "file,crypto,data"
 _URL_PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto,data"
+_RTSP = ("rtsp", "rtsps")
 
 
 def failure(spec: VideoSpec, reason: Reason) -> SourceError:
@@ -46,22 +49,58 @@ def open_container(spec: VideoSpec) -> InputContainer:
     """
     if not spec.is_url:
         _check_file(spec)
-    protocols = _URL_PROTOCOLS if spec.is_url else _FILE_PROTOCOLS
+    started_s = time.monotonic()
     try:
         container: InputContainer = av.open(
             # Without the prefix a file named "a:b.mp4" would be taken for a URL.
-            spec.location if spec.is_url else f"file:{spec.location}",
+            with_credentials(spec.location, spec.settings) if spec.is_url else f"file:{spec.location}",
             # Not `options`, which PyAV 16 writes past the end of an array with where a container has no header.
-            container_options={**spec.settings.options, "protocol_whitelist": protocols},
+            container_options=_options(spec),
+            # FFmpeg asks it in every wait, whatever trickles in meanwhile: once for opening, once for the parameters,
+            # and then for every packet.
             timeout=spec.settings.timeout_s if spec.is_url else None,
             **_METADATA_ERRORS,
         )
-        return container
     except (av.error.FFmpegError, OSError, ValueError) as e:
-        reason = reason_of(e, is_url=spec.is_url)
-        if not spec.is_url and reason.code is SourceErrorCode.NOT_A_VIDEO:
-            reason = _look_inside(Path(spec.location), reason)
+        reason = _opening_reason(spec, e, time.monotonic() - started_s)
         raise failure(spec, reason) from None  # FFmpeg's message may name the URL with its password
+    # FFmpeg opens a stream of which not one packet came.
+    if spec.settings.is_live and time.monotonic() - started_s >= spec.settings.timeout_s:
+        container.close()
+        raise failure(spec, timeout_reason(is_camera=_is_camera(spec)))
+    return container
+
+
+def reason_for(spec: VideoSpec, error: Exception, *, is_open: bool = False) -> Reason:
+    """The reason behind an exception that this video raised while it opened or (`is_open`) later."""
+    return reason_of(
+        error, is_url=spec.is_url, is_open=is_open, is_live=spec.settings.is_live, is_camera=_is_camera(spec)
+    )
+
+
+def _is_camera(spec: VideoSpec) -> bool:
+    return spec.is_url and scheme_of(spec.location) in _RTSP
+
+
+def _options(spec: VideoSpec) -> dict[str, str]:
+    settings, scheme = spec.settings, scheme_of(spec.location)
+    protocols = PROTOCOLS.get(scheme, _URL_PROTOCOLS) if spec.is_url else _FILE_PROTOCOLS
+    defaults = live_options(scheme, settings) if settings.is_live else {}
+    return {**defaults, **settings.options, "protocol_whitelist": protocols}
+
+
+def _opening_reason(spec: VideoSpec, error: Exception, waited_s: float) -> Reason:
+    settings, is_camera = spec.settings, _is_camera(spec)
+    reason = reason_for(spec, error)
+    if settings.is_live and waited_s >= settings.timeout_s:
+        # FFmpeg's RTSP says "invalid data" when its wait for an answer is interrupted.
+        return timeout_reason(is_camera=is_camera)
+    if is_camera and reason.code is SourceErrorCode.NETWORK and scheme_of(spec.location) == "rtsps":
+        fault = certificate_fault(spec.location, settings, settings.timeout_s - waited_s)
+        return certificate_reason(fault) if fault else reason
+    if not spec.is_url and reason.code is SourceErrorCode.NOT_A_VIDEO:
+        return _look_inside(Path(spec.location), reason)
+    return reason
 
 
 def choose_stream(spec: VideoSpec, container: InputContainer) -> VideoStream:
@@ -99,7 +138,7 @@ def _check_file(spec: VideoSpec) -> None:
             raise failure(spec, Reason(SourceErrorCode.NOT_A_VIDEO, "not a video: the file is empty"))
         os.close(os.open(path, os.O_RDONLY))
     except (OSError, ValueError) as e:
-        raise failure(spec, reason_of(e, is_url=False)) from e
+        raise failure(spec, reason_for(spec, e)) from e
 
 
 def _look_inside(path: Path, fallback: Reason) -> Reason:

@@ -9,7 +9,7 @@ import av
 import av.error
 from av.bitstream import BitStreamFilterContext
 
-from pipeline.decode._headers import Headers, read_headers
+from pipeline.decode._headers import Headers, nal_length_bytes, read_headers
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -40,9 +40,7 @@ class ForNvdec:
         """The headers that are in force from this key frame on."""
         if packet.has_sidedata("new_extradata"):
             self._extradata = bytes(packet.get_sidedata("new_extradata"))
-        length_bytes = 0
-        if self._is_prefixed:
-            length_bytes = (self._extradata[4 if self._codec == "h264" else 21] & 3) + 1
+        length_bytes = nal_length_bytes(self._codec, self._extradata) if self._is_prefixed else 0
         found = read_headers(self._codec, packet, length_bytes)
         return Headers(found.identity + self._extradata, found.is_closed)
 

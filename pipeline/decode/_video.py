@@ -15,22 +15,26 @@ import av.error
 from av.container import InputContainer
 
 from pipeline.config.models import Decode
+from pipeline.decode._arrivals import Arrival, Arrivals
 from pipeline.decode._codec import ThreadedCodec
 from pipeline.decode._complete import Progress
 from pipeline.decode._metadata import colour, display_size, orientation, sane_sar
-from pipeline.decode._open import choose_stream, failure, open_container
+from pipeline.decode._open import choose_stream, failure, open_container, reason_for
+from pipeline.decode._packet_gate import PacketGate
 from pipeline.decode._picture import views
-from pipeline.decode._reasons import Reason, reason_of
+from pipeline.decode._reasons import Reason
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Frame, Picture
 from pipeline.sources.resolve import VideoSpec
-from pipeline.stages import DecodeStats, StreamInfo
+from pipeline.stages import DecodeStats, DropCause, StreamInfo
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
 _MOST_THREADS = 16  # as FFmpeg's own choice; more only cost memory
+# A live stream whose damage no key frame ends (it may have none, with intra refresh) counts as mended after so many frames.
+_MOST_BROKEN_FRAMES = 300
 
 
 class VideoDecoder(ABC):
@@ -43,16 +47,25 @@ class VideoDecoder(ABC):
         stats: Counters, up to date after every frame.
     """
 
-    def __init__(self, spec: VideoSpec, decode: Decode) -> None:
+    def __init__(self, spec: VideoSpec, decode: Decode, stats: DecodeStats | None = None) -> None:
         """Opens the video.
+
+        Args:
+            spec: What to open.
+            decode: How.
+            stats: Where to count; counters of its own by default.
 
         Raises:
             SourceError: it cannot be opened, or not one frame of it can be decoded.
         """
-        self.stats = DecodeStats()
+        self.stats = stats if stats is not None else DecodeStats()
         self._spec = spec
-        self._threads = decode.threads or _default_threads()
-        self._drops_corrupt = decode.corrupt_frames == "drop"
+        self._is_live = spec.settings.is_live
+        # Threads that decode frames side by side hold as many frames back; one camera needs no more than one.
+        self._threads = decode.threads or (1 if self._is_live else _default_threads())
+        self._drops_corrupt = decode.corrupt_frames == "drop" or (decode.corrupt_frames == "auto" and self._is_live)
+        self._broken_frames = 0  # since damage that no key frame has ended yet
+        self._errors_seen = 0
         self._failed_run = 0  # packets in a row that failed, up to the last one
         self._lock = threading.Lock()  # held while FFmpeg works on the container
         self._closing = False
@@ -63,6 +76,8 @@ class VideoDecoder(ABC):
             base = self._stream.time_base
             self._tick_s = (base.numerator, base.denominator) if base is not None else None
             self._progress = Progress(self._container, self._stream, spec)
+            self._gate = PacketGate(self._stream, spec.settings)
+            self._arrivals = Arrivals(self._stream, is_live=self._is_live)
             self._frames = self._checked()
             self._first: Frame | None = next(self._frames, None)
             self.info = _stream_info(self._container, self._stream, self._first)
@@ -120,44 +135,102 @@ class VideoDecoder(ABC):
     def _checked(self) -> Iterator[Frame]:
         """The frames; then an error if some must be missing."""
         yield from self._decoded()
-        if not self._closing:
-            self._progress.check(self._failed_run, self.stats)
+        if self._closing:
+            return
+        self._progress.check(self._failed_run, self.stats)
+        if self._is_live:
+            text = f"the server ended the stream, after {self._progress.decoded} frames"
+            raise failure(self._spec, Reason(SourceErrorCode.ENDED, text))
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets, up to its end or to where it cannot be read further."""
-        packets = self._container.demux(self._stream)
+        packets, stats, gate, clock = self._container.demux(self._stream), self.stats, self._gate, time.monotonic
         while True:
             try:
+                asked_s = clock()
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as e:
-                self._progress.broken = reason_of(e, is_url=self._spec.is_url, is_open=True)
+                self._progress.broken = reason_for(self._spec, e, is_open=True)
                 self.stats.errors += 1
                 self.stats.last_error = self._progress.broken.text
                 return
             if packet is None:
                 return
             if packet.size:  # AVI has empty ones for "show the last frame on"; PyAV's last one means the end
+                received_s = clock()
+                if self._is_live and received_s - asked_s >= self._spec.settings.timeout_s:
+                    # FFmpeg's reading timed out and its parser gave out what it still held: the next read would wait anew.
+                    self._progress.broken = reason_for(self._spec, TimeoutError(), is_open=True)
+                    return
+                stats.packets += 1
+                stats.last_packet_s = received_s
                 self._progress.read(packet)
+                if not gate.is_open:
+                    cause = gate.cause(packet, received_s, received_s - asked_s)
+                    if cause is not None:
+                        stats.drops.add(cause)
+                        continue
+                self._arrivals.note(packet, received_s)
                 yield packet
 
     def _in_software(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Frame]:
         """FFmpeg's frames of the packets."""
         try:
-            codec = ThreadedCodec(self._stream, self._threads, self.stats)
+            codec = ThreadedCodec(self._stream, self._threads, self.stats, is_live=self._is_live)
         except av.error.FFmpegError as e:
             text = f"its {self._stream.codec_context.name} decoder cannot be set up: {(e.strerror or 'unknown reason').lower()}"
             raise failure(self._spec, Reason(SourceErrorCode.UNSUPPORTED, text)) from None
         for frame in _all_frames(codec, packets):
-            index = self._progress.decoded
-            self._progress.decoded += 1
-            if frame.is_corrupt:
-                self.stats.corrupt += 1
-                if self._drops_corrupt:
-                    self.stats.dropped += 1
-                    continue
-            pts_s = self._pts_s(frame.pts, index)
-            yield Frame(self._spec.source_id, index, pts_s, time.time(), self._picture(frame))
+            arrival = self._admit(frame.pts, is_corrupt=frame.is_corrupt)
+            if arrival is not None:
+                yield self._frame(frame.pts, arrival, self._picture(frame))
         self._failed_run = codec.failed_run
+
+    def _admit(self, pts: int | None, *, is_corrupt: bool) -> Arrival | None:
+        """Counts a frame that came out of the codec; None if it is dropped because it is damaged.
+
+        Args:
+            pts: What its packet said, in the stream's ticks.
+            is_corrupt: Whether the codec says so.
+        """
+        self._progress.decoded += 1
+        self.stats.decoded += 1
+        arrival = self._arrivals.of(pts)
+        if self._is_live:
+            is_corrupt = self._is_broken(arrival, is_corrupt)
+        if is_corrupt:
+            self.stats.corrupt += 1
+            if self._drops_corrupt:
+                self.stats.dropped += 1
+                self.stats.drops.add(DropCause.CORRUPT)
+                return None
+        return arrival
+
+    def _is_broken(self, arrival: Arrival, is_corrupt: bool) -> bool:
+        """Whether a live stream's frame is damaged, or follows damage that no key frame has ended."""
+        if is_corrupt or arrival.has_lost or self.stats.errors > self._errors_seen:
+            # An error of the packet right before a key frame is over by then.
+            self._broken_frames = 0 if arrival.is_key and not is_corrupt else 1
+            self._errors_seen = self.stats.errors
+        elif arrival.is_key or self._broken_frames >= _MOST_BROKEN_FRAMES:
+            self._broken_frames = 0
+        elif self._broken_frames:
+            self._broken_frames += 1
+        return self._broken_frames > 0
+
+    def _frame(self, pts: int | None, arrival: Arrival, picture: Picture) -> Frame:
+        """The frame that was admitted last."""
+        index = self._progress.decoded - 1
+        return Frame(
+            self._spec.source_id,
+            index,
+            self._pts_s(pts, index),
+            time.time(),
+            picture,
+            arrival.received_s,
+            time.monotonic(),
+            arrival.captured_s,
+        )
 
     def _picture(self, frame: av.VideoFrame) -> Picture:
         context = self._stream.codec_context

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_error
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec
-from pipeline.stages import DeviceStream
+from pipeline.stages import DecodeStats, DeviceStream
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -58,13 +57,21 @@ class NvdecDecoder(VideoDecoder):
     """
 
     def __init__(
-        self, spec: VideoSpec, decode: Decode, *, stream: DeviceStream, ring: int, capabilities: Capabilities
+        self,
+        spec: VideoSpec,
+        decode: Decode,
+        stats: DecodeStats | None = None,
+        *,
+        stream: DeviceStream,
+        ring: int,
+        capabilities: Capabilities,
     ) -> None:
         """Opens the video.
 
         Args:
             spec: What to open.
             decode: How.
+            stats: Where to count; counters of its own by default.
             stream: Where all work on the device is enqueued.
             ring: How many surfaces may be on loan at a time.
             capabilities: What the GPU decodes.
@@ -87,7 +94,7 @@ class NvdecDecoder(VideoDecoder):
         self._failure = ""
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
-        super().__init__(spec, decode)
+        super().__init__(spec, decode, stats)
 
     def close(self) -> None:
         """Releases everything but the surfaces that are on loan; a thread that waits for one of them goes on at once."""
@@ -135,7 +142,9 @@ class NvdecDecoder(VideoDecoder):
                     self._failed(self._failure)
                 continue  # up to a key frame
             if is_first:
-                is_first, self._is_untimed = False, packet.pts is None and packet.dts is None
+                is_first = False
+                # A live stream's first packets may come before its time is known.
+                self._is_untimed = not self._is_live and packet.pts is None and packet.dts is None
             yield from self._through(packet, nvdec)
             if self._closing:
                 return None
@@ -278,7 +287,9 @@ class NvdecDecoder(VideoDecoder):
         """The next frame that came out; None if it is not to be shown, or the decoder is being closed."""
         assert self._session is not None
         mark = self._order.pop()
-        if mark.is_hidden:
+        pts = None if self._is_untimed else mark.pts
+        arrival = None if mark.is_hidden else self._admit(pts, is_corrupt=False)
+        if arrival is None:
             self._session.skip()
             return None
         surface = self._session.surface()
@@ -297,10 +308,7 @@ class NvdecDecoder(VideoDecoder):
             None,
             surface,
         )
-        index = self._progress.decoded
-        self._progress.decoded += 1
-        pts_s = self._pts_s(None if self._is_untimed else mark.pts, index)
-        return Frame(self._spec.source_id, index, pts_s, time.time(), picture)
+        return self._frame(pts, arrival, picture)
 
     def _failed(self, words: str) -> None:
         self.stats.errors += 1
@@ -327,12 +335,15 @@ class NvdecDecoder(VideoDecoder):
             yield replace(frame, picture=picture)
 
 
-def open_nvdec(spec: VideoSpec, decode: Decode, *, stream: DeviceStream, ring: int) -> NvdecDecoder:
+def open_nvdec(
+    spec: VideoSpec, decode: Decode, stats: DecodeStats | None = None, *, stream: DeviceStream, ring: int
+) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
     Args:
         spec: What to open.
         decode: How.
+        stats: Where to count; counters of its own by default.
         stream: Where all work on the device is enqueued.
         ring: How many surfaces of it may be on loan at a time.
 
@@ -340,7 +351,7 @@ def open_nvdec(spec: VideoSpec, decode: Decode, *, stream: DeviceStream, ring: i
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`.
         DeviceError: PyNvVideoCodec or the driver is missing, with the remedy.
     """
-    return NvdecDecoder(spec, decode, stream=stream, ring=ring, capabilities=gpu_capabilities(stream.ordinal))
+    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=gpu_capabilities(stream.ordinal))
 
 
 def _first_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ class Planner:
     def __init__(self, preprocess: Preprocess, rois: Mapping[str, Roi] | None = None) -> None:
         """Args:
             preprocess: With `size`, `layout` and `dtype` set.
-            rois: Region of interest by source id, for the sources that have one.
+            rois: Region of interest by source id, for the sources that have one; may change while sources come and go.
 
         Raises:
             ConfigError: uint8 input, for which pixels stay as they are, with a scale, mean or std.
@@ -49,7 +49,7 @@ class Planner:
         self.channels = 1 if preprocess.channels == "gray" else 3
         self.channels_last = preprocess.layout == "nhwc"
         self.values = Values.of(preprocess)
-        self._rois = dict(rois or {})
+        self._rois = rois if rois is not None else {}
 
     def shape(self, rows: int) -> tuple[int, int, int, int]:
         """Of the model's input with this many rows."""

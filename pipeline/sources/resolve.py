@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config.models import Source
+from pipeline.config.models import LIVE_SCHEMES, Source
 from pipeline.errors import SourceError, SourceErrorCode, VramlineError
 from pipeline.redact import redact
 
@@ -24,7 +24,8 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 # FFmpeg knows many more, among them ones that read local files or join them (file, concat, subfile, pipe).
-URL_SCHEMES = ("http", "https")
+URL_SCHEMES = ("http", "https", *LIVE_SCHEMES)
+_RTSP = ("rtsp", "rtsps")
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,21 @@ class VideoSpec:
     settings: Source = field(repr=False)
 
 
-def resolve(sources: Sequence[Source], fetch_media: Callable[[str], Path]) -> list[VideoSpec | SourceError]:
+def resolve(
+    sources: Sequence[Source], fetch_media: Callable[[str], Path], taken: Collection[str] = ()
+) -> list[VideoSpec | SourceError]:
     """The videos of all sources, in the order of the configuration; a directory's and a glob's in natural order.
 
     Args:
         sources: As configured.
         fetch_media: Media card's name -> the clip on disk; raises `VramlineError` where it cannot be had.
+        taken: Ids that other sources have already.
 
     Returns:
         A spec for every video and, in its place, an error for every source that names none (nothing there, nothing
         matches, a scheme that is not allowed). Ids are unique over both.
     """
-    ids = _UniqueIds()
+    ids = _UniqueIds(taken)
     found: list[VideoSpec | SourceError] = []
     for source in sources:
         try:
@@ -71,8 +75,8 @@ def resolve(sources: Sequence[Source], fetch_media: Callable[[str], Path]) -> li
 
 
 class _UniqueIds:
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
+    def __init__(self, taken: Collection[str]) -> None:
+        self._taken = set(taken)
 
     def take(self, wanted: str) -> str:
         name, number = wanted, 1
@@ -151,17 +155,27 @@ def _checked_url(url: str, source_id: str | None) -> str:
     scheme = url.partition("://")[0].lower()
     if scheme not in URL_SCHEMES:
         message = f"{redact(url)}: {scheme}:// is not supported"
-        remedy = "give a local file as path" if scheme == "file" else f"possible are {' and '.join(URL_SCHEMES)}"
+        possible = f"possible are {', '.join(URL_SCHEMES[:-1])} and {URL_SCHEMES[-1]}"
+        remedy = "give a local file as path" if scheme == "file" else possible
         raise _error(source_id or _url_id(url), message, SourceErrorCode.UNSUPPORTED, remedy)
     return url
 
 
 def _url_id(url: str) -> str:
-    """The stem of the last part of a URL's path, else the host; never credentials."""
+    """What a URL is known by; never credentials.
+
+    The stem of the last part of its path, else the host. The paths of cameras are alike, so theirs is host/stem; and a
+    stream that comes to an address without a path is named after address and port.
+    """
     try:
         parts = urlsplit(redact(url))
-        name = unquote(parts.path).rstrip("/").rpartition("/")[2].partition(";")[0]
-        return Path(name).stem or parts.hostname or "url"
+        name = Path(unquote(parts.path).rstrip("/").rpartition("/")[2].partition(";")[0]).stem
+        host = parts.hostname or ""
+        if parts.scheme in _RTSP:
+            return "/".join(part for part in (host, name) if part) or "url"
+        if parts.scheme in LIVE_SCHEMES:
+            return f"{host or parts.scheme}-{parts.port}" if parts.port else host or "url"
+        return name or host or "url"
     except ValueError:
         return "url"
 

@@ -54,6 +54,37 @@ def test_codes(name: str, is_url: bool, code: SourceErrorCode) -> None:
     assert reason_of(ffmpeg_error(name), is_url=is_url).code is code
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("is_camera", [False, True])
+def test_live_streams_have_words_of_their_own(is_open: bool, is_camera: bool) -> None:
+    kinds = [k for k in vars(av.error).values() if isinstance(k, type) and issubclass(k, av.error.FFmpegError)]
+    for kind in kinds:
+        error = kind(1094995529, "Some Reason", "rtsp://user:hunter2@host/")
+        reason = reason_of(error, is_url=True, is_open=is_open, is_live=True, is_camera=is_camera)
+        assert "hunter2" not in reason.text and "{" not in reason.text
+        assert not is_camera or ("server" not in reason.text and "HTTP" not in reason.text)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("HTTPUnauthorizedError", Code.UNAUTHORIZED, "camera asks for a user and password (RTSP 401)"),
+        ("HTTPNotFoundError", Code.NOT_FOUND, "camera has no such stream (RTSP 404)"),
+        ("HTTPOtherClientError", Code.NETWORK, "camera refuses the request (RTSP 4xx)"),
+        ("HTTPServerError", Code.NETWORK, "camera failed (RTSP 5xx)"),
+        ("InvalidDataError", Code.NETWORK, "camera breaks off or does not send a video"),
+        ("EOFError", Code.NETWORK, "camera ends the stream"),
+        ("PermissionError", Code.NETWORK, "camera does not start the stream"),
+        ("ExitError", Code.TIMEOUT, "camera is silent"),
+        ("DecoderNotFoundError", Code.UNSUPPORTED, "no decoder"),
+        ("OSError", Code.NETWORK, "camera cannot be reached"),
+    ],
+)
+def test_codes_of_cameras(name: str, code: SourceErrorCode, words: str) -> None:
+    reason = reason_of(ffmpeg_error(name), is_url=True, is_live=True, is_camera=True)
+    assert (reason.code, words in reason.text) == (code, True), reason
+
+
 def _progress(declared_s: float, times_s: list[float], duration: int = 1) -> Progress:
     stream: Any = SimpleNamespace(duration=int(declared_s * 100), time_base=0.01, start_time=0, metadata={})
     container: Any = SimpleNamespace(format=SimpleNamespace(name="mov"))

@@ -96,8 +96,8 @@ def test_options_reach_ffmpeg(base: str, open_video: Any) -> None:
     ("status", "code", "words"),
     [
         (404, SourceErrorCode.NOT_FOUND, "no such file"),
-        (401, SourceErrorCode.NETWORK, "asks for a user and password"),
-        (403, SourceErrorCode.NETWORK, "refuses access"),
+        (401, SourceErrorCode.UNAUTHORIZED, "asks for a user and password"),
+        (403, SourceErrorCode.UNAUTHORIZED, "refuses access"),
         (410, SourceErrorCode.NETWORK, "refuses the request"),
         (503, SourceErrorCode.NETWORK, "the server failed"),
     ],

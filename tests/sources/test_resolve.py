@@ -143,6 +143,14 @@ def test_media_cards(tmp_path: Path) -> None:
         ("http://user:pw@host", "host"),
         ("HTTPS://host/a%20b.mp4", "a b"),
         ("http://[::1/x", "url"),
+        ("rtsp://user:pw@10.0.0.7:554/Streaming/Channels/101?token=abc", "10.0.0.7/101"),
+        ("rtsp://user:p/w:rd@10.0.0.7/cam", "10.0.0.7/cam"),
+        ("RTSPS://gate.example/live.sdp", "gate.example/live"),
+        ("rtsp://10.0.0.7", "10.0.0.7"),
+        ("udp://239.1.1.1:5000", "239.1.1.1-5000"),
+        ("udp://@239.1.1.1:5000?localaddr=10.0.0.1", "239.1.1.1-5000"),
+        ("udp://:5000", "udp-5000"),
+        ("rtp://239.1.1.1", "239.1.1.1"),
     ],
 )
 def test_urls(url: str, source_id: str) -> None:
@@ -150,12 +158,23 @@ def test_urls(url: str, source_id: str) -> None:
     assert (spec.source_id, spec.location, spec.is_url) == (source_id, url, True)
 
 
-@pytest.mark.parametrize("scheme", ["file", "concat", "subfile", "pipe", "data", "rtsp", "ffrtmpcrypt", "gopher"])
+@pytest.mark.parametrize("scheme", ["file", "concat", "subfile", "pipe", "data", "rtmp", "ffrtmpcrypt", "gopher"])
 def test_schemes_that_could_read_what_they_should_not(scheme: str) -> None:
     failed = error(Source(url=f"{scheme}://user:hunter2@host/etc/passwd"))
     assert failed.code is SourceErrorCode.UNSUPPORTED
     assert f"{scheme}:// is not supported" in failed.message
     assert "hunter2" not in str(failed)
+
+
+def test_the_remedy_for_an_unknown_scheme_names_the_known_ones() -> None:
+    assert "possible are http, https, rtsp, rtsps, udp and rtp" in str(error(Source(url="srt://host:9000")))
+
+
+def test_configured_credentials_are_not_in_the_spec() -> None:
+    source = Source(url="rtsp://host/cam", username="admin", password="hunter2")
+    [spec] = specs(source)
+    assert (spec.location, spec.shown) == ("rtsp://host/cam", "rtsp://host/cam")
+    assert "hunter2" not in repr(spec) + repr(spec.settings)
 
 
 def test_credentials_are_nowhere_but_in_the_location() -> None:
