@@ -6,9 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from pipeline.observe.status import RunStatus, SourceState, SourceStatus
-
-ENDED = frozenset({SourceState.DONE, SourceState.FAILED, SourceState.STOPPED})
+from pipeline.observe.status import ENDED, RunStatus, SourceState, SourceStatus
 
 
 def expected_frames(source: SourceStatus) -> int | None:

@@ -148,8 +148,11 @@ def _position(source: SourceStatus) -> str:
 
 
 def _troubles(source: SourceStatus) -> Text:
-    stats = source.decode
+    stats = source.totals
+    dropped = sum(source.dropped.values()) if source.is_live else 0
     troubles = [
+        *([count(source.reconnects, "reconnect")] if source.reconnects else []),
+        *([f"{dropped:,} dropped"] if dropped else []),
         *([count(stats.errors, "error")] if stats.errors else []),
         *([f"{stats.corrupt:,} corrupt"] if stats.corrupt else []),
     ]

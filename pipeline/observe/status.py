@@ -4,42 +4,84 @@ from __future__ import annotations
 
 import enum
 import logging
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ExitCode, SourceError, SourceErrorCode
-from pipeline.stages import DecodeStats, StreamInfo
+from pipeline.observe.latency import LatencyHistogram
+from pipeline.stages import DecodeStats, DropCause, Drops, StreamInfo
 
 log = logging.getLogger(__name__)
 
 
 class SourceState(str, enum.Enum):
-    """Where a source stands."""
+    """Where a source stands. Those from `CONNECTING` to `PAUSED` are a live stream's."""
 
     WAITING = "waiting"
+    CONNECTING = "connecting"
     RUNNING = "running"
+    STALLED = "stalled"
+    BACKING_OFF = "backing_off"
+    PAUSED = "paused"
     DONE = "done"
     FAILED = "failed"
     STOPPED = "stopped"
 
 
+ENDED = frozenset({SourceState.DONE, SourceState.FAILED, SourceState.STOPPED})
+CONNECTED = frozenset({SourceState.CONNECTING, SourceState.RUNNING, SourceState.STALLED})
+_AFTER_CONNECTION = frozenset(
+    {SourceState.BACKING_OFF, SourceState.PAUSED, SourceState.WAITING, SourceState.DONE, *ENDED}
+)
+# What may follow what; everything else is a mistake in the program. A failed stream can be started again by hand.
+TRANSITIONS: dict[SourceState, frozenset[SourceState]] = {
+    SourceState.WAITING: CONNECTED | {SourceState.PAUSED} | ENDED,
+    SourceState.CONNECTING: _AFTER_CONNECTION | {SourceState.RUNNING},
+    SourceState.RUNNING: _AFTER_CONNECTION | {SourceState.STALLED},
+    SourceState.STALLED: _AFTER_CONNECTION | {SourceState.RUNNING},
+    SourceState.BACKING_OFF: frozenset({SourceState.WAITING, SourceState.PAUSED, SourceState.STOPPED}),
+    SourceState.PAUSED: frozenset({SourceState.WAITING, SourceState.STOPPED}),
+    SourceState.DONE: frozenset(),
+    SourceState.FAILED: frozenset({SourceState.WAITING, SourceState.STOPPED}),
+    SourceState.STOPPED: frozenset(),
+}
+
+# What a live stream's frames go through: from the camera to here, out of the decoder, out of the model, out of the sinks;
+# then all of it from when the packet came, and from when the camera took it. `receive` and `capture_to_emit` are known only
+# where the camera states its time.
+LATENCY_STAGES = ("receive", "decode", "infer", "emit", "total", "capture_to_emit")
+
+
 @dataclass(slots=True)
 class SourceStatus:
-    """One video.
+    """One video or live stream.
 
     Attributes:
         source_id: Its id.
         location: Path or URL without credentials.
         state: Where it stands.
         info: Known once it is open.
-        decode: The decoder's counters.
+        decode: The decoder's counters, of a live stream those of its last connection.
         results: Frames whose results have been handed to the sinks.
         last_pts_s: Presentation time of the last of these.
         frame_limit: Frames to process at most; None: all. Only for estimating what is left.
         error: Why it failed, in one sentence; None if it did not.
         error_code: The same as a stable name.
+        earlier: The decoder's counters of the connections before.
+        drops: Frames that were dropped behind the decoder.
+        is_live: Whether it is a live stream, which is reconnected.
+        is_removed: Whether it was removed at run time: it is forgotten once its last result is out.
+        priority: Its share of the model where that cannot keep up.
+        changed_s: `time.monotonic()` when it came to be in this state.
+        connects: How often it has been connected, of a live stream.
+        failed_attempts: How often in a row it could not be, or broke soon.
+        retry_s: `time.monotonic()` of the next attempt while it is backing off.
+        last_error: Why its last connection ended or failed, in one sentence, of a live stream that goes on.
+        last_error_code: The same as a stable name.
+        latency: By `LATENCY_STAGES`, of a live stream.
     """
 
     source_id: str
@@ -52,12 +94,77 @@ class SourceStatus:
     frame_limit: int | None = None
     error: str | None = None
     error_code: SourceErrorCode | None = None
+    earlier: DecodeStats = field(default_factory=DecodeStats)
+    drops: Drops = field(default_factory=Drops)
+    is_live: bool = False
+    is_removed: bool = False
+    priority: int = 1
+    changed_s: float = field(default_factory=time.monotonic)
+    connects: int = 0
+    failed_attempts: int = 0
+    retry_s: float | None = None
+    last_error: str | None = None
+    last_error_code: SourceErrorCode | None = None
+    latency: dict[str, LatencyHistogram] = field(
+        default_factory=lambda: {name: LatencyHistogram() for name in LATENCY_STAGES}
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def reconnects(self) -> int:
+        """How often it was connected again."""
+        return max(0, self.connects - 1)
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were received and have neither a result nor been dropped yet."""
+        return self.totals.packets - self.results - sum(self.dropped.values())
+
+    @property
+    def totals(self) -> DecodeStats:
+        """The decoder's counters over all connections."""
+        with self._lock:
+            return self.earlier + self.decode
+
+    def connect(self, stats: DecodeStats) -> None:
+        """Another connection begins, whose decoder counts in `stats`."""
+        with self._lock:
+            self.earlier, self.decode = self.earlier + self.decode, stats
+
+    @property
+    def dropped(self) -> dict[DropCause, int]:
+        """How many frames were dropped by each cause that there was, in the decoder and behind it."""
+        early = self.totals.drops
+        return {cause: n for cause in DropCause if (n := early[cause] + self.drops[cause])}
+
+    def enter(self, state: SourceState, why: str = "") -> None:
+        """Changes the state; a live stream's changes are logged.
+
+        What has failed stays so, whatever the others have not heard of it yet, until it is started again.
+
+        Raises:
+            ValueError: `TRANSITIONS` does not have this change.
+        """
+        with self._lock:
+            before = self.state
+            if state is before:
+                return
+            if state not in TRANSITIONS[before]:
+                if before is SourceState.FAILED:
+                    return
+                raise ValueError(f"source {self.source_id}: {before.value} is not followed by {state.value}")
+            self.state, self.changed_s = state, time.monotonic()
+        if self.is_live:
+            log.info("stream %s: %s%s", self.source_id, state.value, f": {why}" if why else "")
 
     def fail(self, error: SourceError) -> None:
         """Records the first error that ended this source, and logs it."""
-        if self.error is None:
-            self.state, self.error, self.error_code = SourceState.FAILED, str(error), error.code
-            log.error("source %s: %s", self.source_id, error)
+        with self._lock:
+            if self.error is not None:
+                return
+            self.error, self.error_code = str(error), error.code
+            self.state, self.changed_s = SourceState.FAILED, time.monotonic()
+        log.error("source %s: %s", self.source_id, error)
 
 
 @dataclass(slots=True)
@@ -89,7 +196,10 @@ class RunStatus:
         device_reason: Why this one, in a few words.
         model: `name@hash`.
         batch_size: Frames per model call.
-        sources: By id, in the order of the configuration.
+        sources: By id, in the order of the configuration; then those that were added later.
+        removed: How many sources were removed at run time.
+        removed_results: Frames of these whose results have been handed to the sinks.
+        removed_frames: Frames of these that were decoded.
         stages: By name (`decode`, `preprocess`, `infer`, `postprocess`, `sinks`), in pipeline order.
         labels: How many detections (or best classes) of each label.
         outputs: Files that were written, complete.
@@ -106,6 +216,9 @@ class RunStatus:
     model: str = ""
     batch_size: int = 0
     sources: dict[str, SourceStatus] = field(default_factory=dict)
+    removed: int = 0
+    removed_results: int = 0
+    removed_frames: int = 0
     stages: dict[str, StageTimes] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
     outputs: list[Path] = field(default_factory=list)
@@ -115,11 +228,21 @@ class RunStatus:
     first_frame_s: float | None = None
     ended_s: float | None = None
     interrupted: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def results(self) -> int:
         """Frames whose results have been handed to the sinks."""
-        return sum(s.results for s in self.sources.values())
+        with self._lock:
+            return self.removed_results + sum(s.results for s in list(self.sources.values()))
+
+    def forget(self, source_id: str) -> None:
+        """A source that was removed has nothing more to give; its numbers stay in the totals."""
+        with self._lock:
+            source = self.sources.pop(source_id)
+            self.removed += 1
+            self.removed_results += source.results
+            self.removed_frames += source.totals.frames
 
     @property
     def elapsed_s(self) -> float:
@@ -138,7 +261,7 @@ class RunStatus:
         """What the process ends with."""
         if self.interrupted:
             return ExitCode.INTERRUPTED
-        failed = [s for s in self.sources.values() if s.state is SourceState.FAILED]
+        failed = [s for s in list(self.sources.values()) if s.state is SourceState.FAILED]
         if not self.results and (failed or self.errors):
             return ExitCode.NOTHING_COULD_RUN
         return ExitCode.SOME_SOURCES_FAILED if failed or self.errors else ExitCode.DONE

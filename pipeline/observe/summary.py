@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import ExitCode
-from pipeline.observe.status import RunStatus, SourceState, SourceStatus
-from pipeline.observe.text import count, duration, rate, shown
-from pipeline.redact import redact
+from pipeline.observe.latency import QUANTILES
+from pipeline.observe.status import LATENCY_STAGES, RunStatus, SourceState, SourceStatus
+from pipeline.observe.text import count, duration, rate, safe, shown
+from pipeline.stages import DropCause
 
 REPORT_VERSION = 1
 BEST_LABELS = 10
@@ -31,6 +33,8 @@ def render(status: RunStatus, heading: Style = str) -> str:
         _facts(status),
         _section("found", _found(status), heading),
         _section("time spent", _stages(status), heading),
+        _section("live streams", _live(status), heading),
+        _section("latency in ms", _latencies(status), heading),
         _section("failed", _failed(status), heading),
         _section("errors", [shown(error) for error in status.errors], heading),
         _section("written", [shown(str(path)) for path in status.outputs], heading),
@@ -47,7 +51,7 @@ def render_plan(status: RunStatus, sinks: Sequence[str], heading: Style = str) -
         sinks: Where the results would go, a line each.
         heading: Styles the headings, for a terminal.
     """
-    waiting = [shown(s.source_id) for s in status.sources.values() if s.state is SourceState.WAITING]
+    waiting = [shown(s.source_id) for s in list(status.sources.values()) if s.state is SourceState.WAITING]
     if len(waiting) > SOURCES_LISTED:
         waiting[SOURCES_LISTED:] = [f"and {len(waiting) - SOURCES_LISTED:,} more"]
     verdict = "Ready to run" if waiting else "Nothing to run"
@@ -70,7 +74,7 @@ def as_dict(status: RunStatus) -> dict[str, Any]:
         "interrupted": status.interrupted,
         "device": status.device,
         "device_reason": status.device_reason,
-        "model": _safe(status.model),
+        "model": safe(status.model),
         "batch_size": status.batch_size,
         "frames": _decoded(status),
         "results": status.results,
@@ -80,28 +84,39 @@ def as_dict(status: RunStatus) -> dict[str, Any]:
             name: {**dataclasses.asdict(times), "ms_per_frame": times.ms_per_frame}
             for name, times in status.stages.items()
         },
-        "labels": {_safe(label): n for label, n in status.labels.most_common()},
-        "sources": [_source_as_dict(source) for source in status.sources.values()],
-        "outputs": [_safe(str(path)) for path in status.outputs],
-        "partial_outputs": [_safe(str(path)) for path in status.partial_outputs],
-        "errors": [_safe(error) for error in status.errors],
+        "labels": {safe(label): n for label, n in status.labels.most_common()},
+        "sources": [_source_as_dict(source) for source in list(status.sources.values())],
+        "outputs": [safe(str(path)) for path in status.outputs],
+        "partial_outputs": [safe(str(path)) for path in status.partial_outputs],
+        "errors": [safe(error) for error in status.errors],
+        "removed_sources": status.removed,
     }
 
 
 def _source_as_dict(source: SourceStatus) -> dict[str, Any]:
-    info, decode = source.info, source.decode
+    info, decode = source.info, source.totals
     return {
-        "source": _safe(source.source_id),
-        "location": _safe(source.location),
+        "source": safe(source.source_id),
+        "location": safe(source.location),
         "state": source.state.value,
         "frames": decode.frames,
         "results": source.results,
         "corrupt": decode.corrupt,
         "dropped": decode.dropped,
         "decode_errors": decode.errors,
-        "last_decode_error": None if decode.last_error is None else _safe(decode.last_error),
+        "last_decode_error": None if decode.last_error is None else safe(decode.last_error),
         "last_pts_s": source.last_pts_s,
-        "error": None if source.error is None else _safe(source.error),
+        "live": source.is_live,
+        "packets": decode.packets,
+        "drops": {cause.value: n for cause, n in source.dropped.items()},
+        "connects": source.connects,
+        "last_connection_error": None if source.last_error is None else safe(source.last_error),
+        "latency": {
+            name: values
+            for name, histogram in source.latency.items()
+            if (values := histogram.quantiles_ms()) is not None
+        },
+        "error": None if source.error is None else safe(source.error),
         "error_code": None if source.error_code is None else source.error_code.value,
         "stream": None
         if info is None
@@ -114,11 +129,6 @@ def _source_as_dict(source: SourceStatus) -> dict[str, Any]:
             "duration_s": info.duration_s,
         },
     }
-
-
-def _safe(text: str) -> str:
-    """Without credentials, and encodable: a file's name need not be valid UTF-8."""
-    return redact(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _verdict(status: RunStatus) -> str:
@@ -150,9 +160,9 @@ def _facts(status: RunStatus) -> list[str]:
             "model": _model(status),
             "sources": _sources(status),
             "results": _results(status),
-            "dropped": _per_source(status, lambda s: s.decode.dropped, "corrupt frame"),
-            "corrupt": _per_source(status, lambda s: s.decode.corrupt - s.decode.dropped, "frame", suffix="kept"),
-            "damaged": _per_source(status, lambda s: s.decode.errors, "packet", suffix="skipped"),
+            "dropped": _per_source(status, lambda s: s.totals.dropped, "corrupt frame"),
+            "corrupt": _per_source(status, lambda s: s.totals.corrupt - s.totals.dropped, "frame", suffix="kept"),
+            "damaged": _per_source(status, lambda s: s.totals.errors, "packet", suffix="skipped"),
         }
     )
 
@@ -166,7 +176,7 @@ def _model(status: RunStatus) -> str:
 
 
 def _sources(status: RunStatus) -> str:
-    states = [source.state for source in status.sources.values()]
+    states = [source.state for source in list(status.sources.values())]
     counted = [f"{states.count(state):,} {state.value}" for state in SourceState if state in states]
     if len(counted) == 1 and len(states) > 0:
         return counted[0]
@@ -174,7 +184,7 @@ def _sources(status: RunStatus) -> str:
 
 
 def _decoded(status: RunStatus) -> int:
-    return sum(source.decode.frames for source in status.sources.values())
+    return status.removed_frames + sum(source.totals.frames for source in list(status.sources.values()))
 
 
 def _results(status: RunStatus) -> str:
@@ -186,7 +196,7 @@ def _results(status: RunStatus) -> str:
 
 def _per_source(status: RunStatus, number: Callable[[SourceStatus], int], noun: str, suffix: str = "") -> str:
     """`5 packets skipped (4 in a.mp4, 1 in b.mp4)`; empty if there were none."""
-    found = sorted(((number(s), s.source_id) for s in status.sources.values() if number(s) > 0), reverse=True)
+    found = sorted(((number(s), s.source_id) for s in list(status.sources.values()) if number(s) > 0), reverse=True)
     if not found:
         return ""
     where = [f"{n:,} in {shown(name)}" for n, name in found[:3]]
@@ -218,8 +228,47 @@ def _stages(status: RunStatus) -> list[str]:
     return _columns(rows)
 
 
+def _live_sources(status: RunStatus) -> list[SourceStatus]:
+    return [source for source in list(status.sources.values()) if source.is_live]
+
+
+def _live(status: RunStatus) -> list[str]:
+    """A line for each stream, those that had the most trouble first."""
+    streams = sorted(_live_sources(status), key=lambda s: s.reconnects, reverse=True)
+    lines = _columns(
+        [
+            (
+                shown(s.source_id),
+                count(s.totals.packets, "frame") + " received",
+                f"{s.results:,} with results",
+                count(s.reconnects, "reconnect"),
+            )
+            for s in streams[:SOURCES_LISTED]
+        ]
+    )
+    if len(streams) > SOURCES_LISTED:
+        lines.append(f"and {count(len(streams) - SOURCES_LISTED, 'more stream')}; observe.report lists them all")
+    causes: Counter[DropCause] = Counter()
+    for source in streams:
+        causes.update(source.dropped)
+    if causes:
+        lines.append("dropped: " + ", ".join(f"{causes[c]:,} {c.value}" for c in DropCause if causes[c]))
+    return lines
+
+
+def _latencies(status: RunStatus) -> list[str]:
+    """p50, p95 and p99 of each step, over the streams' worst, because a mean would hide it."""
+    rows: list[tuple[str, ...]] = [("", "p50", "p95", "p99")]
+    for name in LATENCY_STAGES:
+        worst = [source.latency[name] for source in _live_sources(status) if source.latency[name].count]
+        if worst:
+            values = [max(h.quantile(q) or 0.0 for h in worst) * 1e3 for q in QUANTILES]
+            rows.append((f"{name} (worst stream)" if len(worst) > 1 else name, *(f"{v:.1f}" for v in values)))
+    return _columns(rows) if len(rows) > 1 else []
+
+
 def _failed(status: RunStatus) -> list[str]:
-    failed = [source for source in status.sources.values() if source.state is SourceState.FAILED]
+    failed = [source for source in list(status.sources.values()) if source.state is SourceState.FAILED]
     lines = [line for source in failed[:SOURCES_LISTED] for line in _failure(source)]
     if len(failed) > SOURCES_LISTED:
         lines.append(f"and {count(len(failed) - SOURCES_LISTED, 'more source')}; observe.report lists them all")

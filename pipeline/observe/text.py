@@ -24,6 +24,11 @@ def shown(text: str) -> str:
     return one_line(redact(text))
 
 
+def safe(text: str) -> str:
+    """Without credentials, and encodable: a file's name need not be valid UTF-8."""
+    return redact(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """`1 frame`, `1,590 frames`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.models import Config, Roi
 from pipeline.errors import SourceError
-from pipeline.runtime.ingest import OpenDecoder
 from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.session import OpenDecoder
 from pipeline.sources.resolve import VideoSpec
-from pipeline.stages import Decoder
+from pipeline.stages import Decoder, DecodeStats
 
 # Frames of a video that may be out of its decoder's hands: at least these, for some to wait while others are decoded.
 _LEAST_SURFACES = 12
@@ -39,7 +38,7 @@ class Job:
     config: Config
     model_path: Path
     model_name: str
-    rois: Mapping[str, Roi]
+    rois: dict[str, Roi]
     open_sources: int = 1
 
 
@@ -47,6 +46,11 @@ def open_sources(config: Config, device: str, videos: int) -> int:
     """How many of the videos are decoded at the same time."""
     usual = _OPEN_SOURCES_ON_GPU if device == "cuda" else _OPEN_SOURCES
     return max(1, min(config.runtime.open_sources or usual, videos))
+
+
+def slot_frames(config: Config, batch_size: int, open_videos: int) -> int:
+    """How many frames of each open video may wait for the model: all together as many as the queue's batches hold."""
+    return max(2, -(-config.runtime.queue_batches * batch_size // open_videos))
 
 
 def cpu_stages(job: Job, outputs: Outputs) -> Stages:
@@ -68,11 +72,12 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
     )
     preprocess = ReferencePreprocessor(resolve_input(model.input, stages.preprocess, model=job.model_name), job.rois)
     return Stages(
-        open_decoder=_checked(lambda spec: FfmpegDecoder(spec, stages.decode)),
+        open_decoder=_checked(lambda spec, stats: FfmpegDecoder(spec, stages.decode, stats)),
         preprocess=preprocess,
         model=model,
         postprocess=build_postprocessor(stages.postprocess, model.outputs, model_size=preprocess.model_size),
         outputs=outputs,
+        rois=job.rois,
     )
 
 
@@ -104,7 +109,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     # Together the videos fill what waits for the lane, and the batch that it collects.
     ring = _LEAST_SURFACES + (runtime.queue_batches + 1) * model.batch_size // job.open_sources
     return Stages(
-        open_decoder=_checked(lambda spec: open_nvdec(spec, stages.decode, stream=stream, ring=ring)),
+        open_decoder=_checked(lambda spec, stats: open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring)),
         preprocess=preprocess,
         model=model,
         postprocess=build_cuda_postprocessor(
@@ -115,6 +120,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
             max_frames=model.batch_size,
         ),
         outputs=outputs,
+        rois=job.rois,
         download=Download(stream),
         on_device=True,
     )
@@ -124,8 +130,8 @@ def _checked(open_decoder: OpenDecoder) -> OpenDecoder:
     """Opening also checks that the source's region of interest lies in its picture."""
     from pipeline.preprocess.roi import region_of
 
-    def opening(spec: VideoSpec) -> Decoder:
-        decoder = open_decoder(spec)
+    def opening(spec: VideoSpec, stats: DecodeStats) -> Decoder:
+        decoder = open_decoder(spec, stats)
         try:
             region_of(spec.settings.roi, (decoder.info.width, decoder.info.height), spec.source_id)
         except SourceError:

@@ -11,21 +11,25 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.config.models import Roi
 from pipeline.errors import SourceError
 from pipeline.frames import Frame, Predictions, ResultBatch
-from pipeline.observe.status import RunStatus
+from pipeline.observe.status import RunStatus, SourceStatus
 from pipeline.queues import BoundedQueue, Closed
-from pipeline.runtime.flow import Batch, SourceItem, collect
+from pipeline.runtime.batching import Patience, collect
+from pipeline.runtime.flow import Batch
+from pipeline.runtime.intake import Intake
 from pipeline.runtime.outputs import Outputs
-from pipeline.stages import Model, Postprocessor, Preprocessor
+from pipeline.runtime.session import let_go
+from pipeline.stages import DropCause, Model, Postprocessor, Preprocessor
 
 if TYPE_CHECKING:
-    from pipeline.runtime.ingest import OpenDecoder
+    from pipeline.runtime.session import OpenDecoder
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "sinks")
 
@@ -42,6 +46,7 @@ class Stages:
         model: Input -> outputs.
         postprocess: Outputs -> predictions, or a promise of them.
         outputs: Where results go.
+        rois: Region of interest by source id; changes as sources come and go.
         download: On a device: brings pixels to the host for those who draw.
         on_device: Whether all but the outputs is enqueued on one device stream.
     """
@@ -51,18 +56,19 @@ class Stages:
     model: Model
     postprocess: Postprocessor
     outputs: Outputs
+    rois: dict[str, Roi] = field(default_factory=dict)
     download: Callable[[Sequence[Frame]], list[Frame]] | None = None
     on_device: bool = False
 
 
 class Lane:
-    """Runs `Stages` over what comes out of `frames` until that queue ends.
+    """Runs `Stages` over what comes out of `intake` until that ends.
 
     Args:
         stages: What is done with every batch.
-        frames: Filled by the source threads.
+        intake: Filled by the sources' threads.
         status: Counters are written here.
-        batch_timeout_s: See `collect`.
+        patience: How long a batch waits for more frames.
         queue_batches: Batches that may wait between two threads.
         keep_pixels: Whether results keep the frames' pixels (for drawing).
         deliver: Called with every batch of results; may block: that is back-pressure.
@@ -74,9 +80,9 @@ class Lane:
         self,
         stages: Stages,
         *,
-        frames: BoundedQueue[SourceItem],
+        intake: Intake,
         status: RunStatus,
-        batch_timeout_s: float | None,
+        patience: Patience,
         queue_batches: int,
         keep_pixels: bool,
         deliver: Callable[[ResultBatch], None],
@@ -84,9 +90,9 @@ class Lane:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._stages = stages
-        self._frames = frames
+        self._intake = intake
         self._status = status
-        self._batch_timeout_s = batch_timeout_s
+        self._patience = patience
         self._keep_pixels = keep_pixels or stages.outputs.needs_pixels
         self._deliver = deliver
         self._on_end = on_end
@@ -117,14 +123,16 @@ class Lane:
 
     def give_up(self) -> None:
         """Drops what is in flight and wakes up everyone who waits: the run has failed."""
-        self._frames.close(discard=True)
+        self._intake.close(discard=True)
         for queue in self._queues:
             queue.close(discard=True)
 
-    def join(self) -> None:
-        """Waits until all threads have ended."""
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Waits until all threads have ended; whether they have."""
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(None if end_s is None else max(0.0, end_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self, batches: Iterator[Batch], steps: Sequence[Step], out: BoundedQueue[Batch] | None) -> None:
         try:
@@ -144,11 +152,15 @@ class Lane:
 
     def _collected(self) -> Iterator[Batch]:
         size = self._stages.model.batch_size
-        while (batch := collect(self._frames, size, self._batch_timeout_s)) is not None:
+        while (batch := collect(self._intake, size, self._patience)) is not None:
             if self._stopping:
-                _let_go(batch.frames)
+                self._drop(batch.frames, DropCause.CLOSED)
                 batch.frames.clear()
             yield batch
+
+    def _drop(self, frames: Sequence[Frame], cause: DropCause) -> None:
+        for frame in frames:
+            self._intake.on_drop(frame, cause)
 
     def _prepare(self, batch: Batch) -> None:
         """Sets the batch's input; frames of a source that cannot be preprocessed are left out and the others go on."""
@@ -160,8 +172,10 @@ class Lane:
                 rows = self._stages.model.rows(len(batch.frames))
                 batch.input = self._stages.preprocess(batch.frames, rows)
             except SourceError as e:
-                self._status.sources[e.source_id].fail(e)
-                _let_go([frame for frame in batch.frames if frame.source_id == e.source_id])
+                source = self._status.sources.get(e.source_id)
+                if source is not None:
+                    source.fail(e)
+                self._drop([frame for frame in batch.frames if frame.source_id == e.source_id], DropCause.FAILED)
                 batch.frames = [frame for frame in batch.frames if frame.source_id != e.source_id]
         if batch.input is not None:
             batch.frames = self._with_or_without_pixels(batch.frames)
@@ -175,7 +189,8 @@ class Lane:
             kept = self._stages.download(frames)
         else:
             kept = frames
-        _let_go(frames)
+        for frame in frames:
+            let_go(frame)
         return kept
 
     def _infer(self, batch: Batch) -> None:
@@ -199,6 +214,7 @@ class Lane:
             if not isinstance(predictions, Predictions):
                 predictions = predictions.result()
             results = ResultBatch(batch.frames, predictions, self._stages.model.name)
+        inferred_s = time.monotonic()
         outputs = self._stages.outputs
         start = time.perf_counter()
         for source in batch.started:
@@ -209,14 +225,22 @@ class Lane:
             outputs.source_finished(source_id)
         self._status.stages["sinks"].add(time.perf_counter() - start, len(batch.frames))
         if results is not None:
-            self._count(results)
+            self._count(results, inferred_s)
+        for source_id in batch.finished:
+            source_status = self._status.sources.get(source_id)
+            if source_status is not None and source_status.is_removed:
+                self._status.forget(source_id)
+        if results is not None:
             self._deliver(results)
 
-    def _count(self, results: ResultBatch) -> None:
+    def _count(self, results: ResultBatch, inferred_s: float) -> None:
+        emitted_s, emitted_at_s = time.monotonic(), time.time()
         for frame in results.frames:
             source = self._status.sources[frame.source_id]
             source.results += 1
             source.last_pts_s = frame.pts_s
+            if source.is_live:
+                _note_latency(source, frame, inferred_s, emitted_s, emitted_at_s)
         self._status.labels.update(_labels(results.predictions))
 
 
@@ -228,11 +252,17 @@ def _drain(queue: BoundedQueue[Batch]) -> Iterator[Batch]:
             return
 
 
-def _let_go(frames: Sequence[Frame]) -> None:
-    """Gives the decoders their device memory back; what reads it has been enqueued, and order does the rest."""
-    for frame in frames:
-        if frame.picture.surface is not None:
-            frame.picture.surface.release()
+def _note_latency(source: SourceStatus, frame: Frame, inferred_s: float, emitted_s: float, emitted_at_s: float) -> None:
+    """Adds one frame to a live stream's latencies; `emitted_at_s` is the wall clock's time of `emitted_s`."""
+    latency = source.latency
+    if frame.received_s is not None and frame.decoded_s is not None:
+        latency["decode"].add(frame.decoded_s - frame.received_s)
+        latency["infer"].add(inferred_s - frame.decoded_s)
+        latency["total"].add(emitted_s - frame.received_s)
+        if frame.captured_s is not None:
+            latency["receive"].add(emitted_at_s - (emitted_s - frame.received_s) - frame.captured_s)
+            latency["capture_to_emit"].add(emitted_at_s - frame.captured_s)
+    latency["emit"].add(emitted_s - inferred_s)
 
 
 def _labels(predictions: Predictions) -> dict[str, int]:

@@ -9,26 +9,36 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.config.models import Config
-from pipeline.errors import VramlineError
-from pipeline.frames import Result, ResultBatch
+from pipeline.config.models import Config, Source, VideoSink, expand_source
+from pipeline.control.reload import apply_sources
+from pipeline.errors import SourceError, StreamStateError, VramlineError
+from pipeline.frames import Frame, Result, ResultBatch
 from pipeline.observe.status import RunStatus, SourceState
 from pipeline.queues import BoundedQueue, Closed
-from pipeline.runtime.build import Progress, build_stages, resolve_sources
-from pipeline.runtime.engines import open_sources
-from pipeline.runtime.flow import SourceItem
-from pipeline.runtime.ingest import Ingest
+from pipeline.runtime.batching import AdaptivePatience, FixedPatience, Patience
+from pipeline.runtime.build import Progress, build_stages, find_videos, may_grow, new_status, resolve_sources
+from pipeline.runtime.engines import open_sources, slot_frames
+from pipeline.runtime.ingest import Ingest, Limits
+from pipeline.runtime.intake import Intake
 from pipeline.runtime.lane import Lane, Stages
 from pipeline.sources.resolve import VideoSpec
+from pipeline.stages import DropCause
+
+if TYPE_CHECKING:
+    from pipeline.control.http import HttpServer
 
 log = logging.getLogger(__name__)
 
-LIVE_BATCH_TIMEOUT_S = 0.1
+URL_BATCH_TIMEOUT_S = 0.1
 # On a device a video's frames are its decoder's few buffers: a batch must not wait for frames that can't come before
 # those that wait with it are done.
 DEVICE_BATCH_TIMEOUT_S = 0.02
+# How often a run looks whether it has been told to stop while it waits for its end.
+_LOOK_S = 0.2
+# What the threads get to let go once their work has been given up.
+_GIVE_UP_S = 2.0
 
 
 class Pipeline:
@@ -58,7 +68,10 @@ class Pipeline:
         self._delivered: BoundedQueue[ResultBatch] | None = None
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
+        self._sources_lock = threading.Lock()  # held while sources are added
+        self._http: HttpServer | None = None
         self._stop_requested = False
+        self._stop_s: float | None = None
         self._finished = False
 
     @classmethod
@@ -140,10 +153,128 @@ class Pipeline:
         From any thread or signal handler; may be called again.
         """
         self._stop_requested = True
+        if self._stop_s is None:
+            self._stop_s = time.monotonic()
         if self._ingest is not None:
             self._ingest.stop()
         if self._lane is not None:
             self._lane.stop()
+
+    # ---------------------------------------------------------------------------------------------- coming and going
+
+    def add_source(self, source: Source | str | Mapping[str, Any]) -> list[str]:
+        """Adds what a source names (a directory names many) to the run; returns the ids.
+
+        Args:
+            source: As in the configuration: a path, a URL, or the mapping.
+
+        Raises:
+            SourceError: there is nothing to add, in words; nothing was added.
+            StreamStateError: the run is not going on, or its outputs or stages cannot do with another source.
+            pydantic.ValidationError: it is no source.
+        """
+        if not isinstance(source, Source):
+            source = Source.model_validate(expand_source(dict(source) if isinstance(source, Mapping) else source))
+        ingest, stages = self._ingest, self._stages
+        if ingest is None or stages is None or self._stop_requested:
+            raise StreamStateError("the run is not going on: no source can be added")
+        with self._sources_lock:
+            found = find_videos([source], self._progress, self.status.sources)
+            for item in found:
+                if isinstance(item, SourceError):
+                    raise item
+            specs = [item for item in found if isinstance(item, VideoSpec)]
+            self._check_that_more_sources_fit(source)
+            for spec in specs:
+                self.status.sources[spec.source_id] = new_status(spec)
+                if source.roi is not None:
+                    stages.rois[spec.source_id] = source.roi
+                self._specs.append(spec)
+                ingest.add(spec)
+        return [spec.source_id for spec in specs]
+
+    def remove_source(self, source_id: str) -> None:
+        """Ends a source and forgets it; its results so far stay.
+
+        Raises:
+            UnknownStreamError: there is none.
+            StreamStateError: the run is not going on.
+        """
+        self._running_ingest().remove(source_id)
+        with self._sources_lock:
+            self._specs = [spec for spec in self._specs if spec.source_id != source_id]
+        if self._stages is not None:
+            self._stages.rois.pop(source_id, None)
+
+    def pause_source(self, source_id: str) -> None:
+        """Disconnects a live stream until it is resumed.
+
+        Raises:
+            UnknownStreamError: there is none.
+            StreamStateError: it is a video, or has ended; or the run is not going on.
+        """
+        self._running_ingest().pause(source_id)
+
+    def resume_source(self, source_id: str) -> None:
+        """Connects a paused live stream again.
+
+        Raises:
+            UnknownStreamError: there is none.
+            StreamStateError: it is a video; or the run is not going on.
+        """
+        self._running_ingest().resume(source_id)
+
+    def restart_source(self, source_id: str) -> None:
+        """Connects a live stream anew at once, also one that failed or is backing off.
+
+        Raises:
+            UnknownStreamError: there is none.
+            StreamStateError: it is a video; or the run is not going on.
+        """
+        self._running_ingest().restart(source_id)
+
+    def set_priority(self, source_id: str, priority: int) -> None:
+        """A source's share of the model where that cannot keep up.
+
+        Args:
+            source_id: Which.
+            priority: 1 to 100.
+
+        Raises:
+            UnknownStreamError: there is none.
+            StreamStateError: the run is not going on.
+            ValueError: the priority is none.
+        """
+        if not 1 <= priority <= 100:
+            raise ValueError(f"a priority is 1 to 100, not {priority}")
+        self._running_ingest().set_priority(source_id, priority)
+
+    def reload(self, config: Config) -> None:
+        """Adds and removes sources so that they are those of another configuration; the others run on untouched.
+
+        What else differs takes effect at the next start, and a warning says so. Sources that were added by `add_source`
+        stay. Returns when it is done.
+        """
+        apply_sources(self, self.config, config)
+        self.config = self.config.model_copy(update={"sources": config.sources})
+
+    def ids_of(self, source: Source) -> list[str]:
+        """The ids of what this entry of the configuration named, whatever its priority is by now."""
+        wanted = source.model_copy(update={"priority": 1})
+        with self._sources_lock:
+            return [s.source_id for s in self._specs if s.settings.model_copy(update={"priority": 1}) == wanted]
+
+    def _running_ingest(self) -> Ingest:
+        if self._ingest is None or self._finished:
+            raise StreamStateError("the run is not going on")
+        return self._ingest
+
+    def _check_that_more_sources_fit(self, source: Source) -> None:
+        if len(self.status.sources) == 0 or may_grow(self.config) or len(self._specs) > 1:
+            return
+        for sink in self.config.sinks:
+            if isinstance(sink, VideoSink) and "{source}" not in str(sink.path):
+                raise StreamStateError(f"{sink.path}: several sources cannot share one annotated video")
 
     def close(self) -> None:
         """Stops if needed, completes the outputs, ends all threads, lets go of the model. May be called again."""
@@ -154,13 +285,16 @@ class Pipeline:
         self.stop()
         if self._delivered is not None:
             self._delivered.close(discard=True)
-        self._wait()
+        has_ended = self._wait()
+        if self._http is not None:
+            self._http.close()
         if self._stages is not None:
-            if self._failure is None and self._ingest is not None:
+            if self._failure is None and self._ingest is not None and has_ended:
                 self._stages.outputs.close()
             else:
                 self._stages.outputs.abort()
-            self._stages.model.close()
+            if has_ended:  # else a thread is still in it
+                self._stages.model.close()
         self.status.ended_s = time.monotonic()
 
     def __enter__(self) -> Pipeline:
@@ -182,41 +316,55 @@ class Pipeline:
                 self.status.sources[spec.source_id].state = SourceState.STOPPED
             return False
         runtime, stages = self.config.runtime, self._stages
-        frames: BoundedQueue[SourceItem] = BoundedQueue(runtime.queue_batches * stages.model.batch_size)
+        batch_size = stages.model.batch_size
+        intake = Intake(self._drop)
         if deliver:
             self._delivered = BoundedQueue(runtime.queue_batches)
         self._lane = Lane(
             stages,
-            frames=frames,
+            intake=intake,
             status=self.status,
-            batch_timeout_s=self._batch_timeout_s(),
+            patience=self._patience(intake),
             queue_batches=runtime.queue_batches,
             keep_pixels=deliver,
             deliver=self._deliver if deliver else self._check_outputs,
             on_end=self._delivered.close if self._delivered is not None else None,
             on_failure=self._fail,
         )
+        videos = open_sources(self.config, self.status.device, len(self._specs))
         self._ingest = Ingest(
             self._specs,
             open_decoder=stages.open_decoder,
-            open_sources=open_sources(self.config, self.status.device, len(self._specs)),
-            queue=frames,
+            limits=Limits(videos, runtime.max_connects, slot_frames(self.config, batch_size, videos)),
+            intake=intake,
             status=self.status,
+            stay_alive=runtime.stay_alive,
             on_failure=self._fail,
         )
+        if self.config.observe.http is not None:
+            from pipeline.control.http import HttpServer
+
+            self._http = HttpServer(self, self.config.observe.http)
+            self._http.start()
         self._lane.start()
         self._ingest.start()
         if self._stop_requested:
             self.stop()
         return True
 
-    def _batch_timeout_s(self) -> float | None:
+    def _patience(self, intake: Intake) -> Patience:
         timeout_ms = self.config.runtime.batch_timeout_ms
         if timeout_ms is not None:
-            return timeout_ms / 1e3
+            return FixedPatience(timeout_ms / 1e3)
+        if any(spec.settings.is_live for spec in self._specs) or may_grow(self.config):
+            return AdaptivePatience(intake)
         if any(spec.is_url for spec in self._specs):
-            return LIVE_BATCH_TIMEOUT_S
-        return DEVICE_BATCH_TIMEOUT_S if self._stages is not None and self._stages.on_device else None
+            return FixedPatience(URL_BATCH_TIMEOUT_S)
+        return FixedPatience(DEVICE_BATCH_TIMEOUT_S if self._stages is not None and self._stages.on_device else None)
+
+    def _drop(self, frame: Frame, cause: DropCause) -> None:
+        if self._ingest is not None:
+            self._ingest.drop(frame, cause)
 
     def _deliver(self, batch: ResultBatch) -> None:
         assert self._delivered is not None
@@ -240,10 +388,27 @@ class Pipeline:
         if self._delivered is not None:
             self._delivered.close()
 
-    def _wait(self) -> None:
-        for part in (self._ingest, self._lane):
-            if part is not None:
-                part.join()
+    def _wait(self) -> bool:
+        """Waits for the end of all threads; whether they have ended.
+
+        A run that has been told to stop gets `runtime.drain_s` for it. After that its work is given up.
+        """
+        parts = [part for part in (self._ingest, self._lane) if part is not None]
+        while not all(part.join(_LOOK_S) for part in parts):
+            stop_s = self._stop_s
+            if stop_s is None or time.monotonic() < stop_s + self.config.runtime.drain_s:
+                continue
+            if self._lane is not None:
+                self._lane.give_up()
+            if all(part.join(_GIVE_UP_S) for part in parts):
+                return True
+            with self._lock:
+                text = f"the run did not end within {self.config.runtime.drain_s:g} s of being stopped"
+                if text not in self.status.errors:
+                    log.error("%s; what was under way is lost", text)
+                    self.status.errors.append(text)
+            return False
+        return True
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

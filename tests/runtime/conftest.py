@@ -40,7 +40,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
                 status.sources[name] = SourceStatus(name, name)
             return [fakes.spec(name, **(settings or {})) for name in decoders]
 
-        def open_decoder(spec: Any) -> fakes.FakeDecoder:
+        def open_decoder(spec: Any, stats: Any) -> fakes.FakeDecoder:
             decoder = decoders[spec.source_id]
             if isinstance(decoder, str):
                 raise SourceError(decoder, source_id=spec.source_id, code=SourceErrorCode.NOT_FOUND)

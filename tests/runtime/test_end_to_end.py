@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,7 +258,7 @@ def test_interrupting_the_command_completes_the_outputs(tmp_path, detector):
     try:
         # A progress line with frames in it: the run is under way.
         for line in process.stderr:
-            if "frames/s" in line:
+            if re.search(r"\b[1-9][\d,]* of [\d,]+ frames", line):
                 break
         else:
             pytest.fail("the run ended before it had begun")

@@ -1,0 +1,96 @@
+"""When a batch is full enough: by size, by time, or because nothing more is to be expected soon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from pipeline.frames import Frame
+from pipeline.queues import Closed
+from pipeline.runtime.flow import Batch
+from pipeline.runtime.intake import Intake
+from pipeline.stages import SinkSource
+
+# However slow the streams are, results are not held back for longer than a person notices.
+_MOST_WAIT_S = 0.1
+_LEAST_WAIT_S = 0.002
+
+
+class Patience(Protocol):
+    """How long a batch waits for more frames."""
+
+    def deadline_s(self, first_s: float, last_s: float) -> float | None:
+        """`time.monotonic()` at which a batch goes on whose first and last frame came then; None: when it is full."""
+
+    def is_enough(self, source_ids: set[str]) -> bool:
+        """Whether a batch with frames of these sources need not wait for more."""
+
+
+class FixedPatience:
+    """Waits for the next frame so long and no longer; without a limit, until the batch is full."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+
+    def deadline_s(self, first_s: float, last_s: float) -> float | None:
+        """So long after the last frame."""
+        return None if self._timeout_s is None else last_s + self._timeout_s
+
+    def is_enough(self, source_ids: set[str]) -> bool:
+        """Never: only time and size count."""
+        return False
+
+
+class AdaptivePatience:
+    """Waits no longer than the fastest source takes for its next frame, and not at all once each has one in the batch.
+
+    A source that has fallen silent is not waited for.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    def deadline_s(self, first_s: float, last_s: float) -> float | None:
+        """One interval of the fastest source after the first frame."""
+        interval_s = self._intake.fastest_interval_s()
+        wait_s = _MOST_WAIT_S if interval_s is None else min(max(interval_s, _LEAST_WAIT_S), _MOST_WAIT_S)
+        return first_s + wait_s
+
+    def is_enough(self, source_ids: set[str]) -> bool:
+        """Whether no other source is giving frames."""
+        return self._intake.is_served(source_ids)
+
+
+def collect(intake: Intake, size: int, patience: Patience, clock: Callable[[], float] = time.monotonic) -> Batch | None:
+    """The next batch; None when all sources have ended and nothing is left."""
+    batch = Batch()
+    sources: set[str] = set()
+    first_s = last_s = 0.0
+    while len(batch.frames) < size:
+        # Beginnings and ends do not wait for frames: there may be none for a long time.
+        timeout_s = 0.0 if batch.started or batch.finished else None
+        if batch.frames:
+            timeout_s = None
+            if patience.is_enough(sources):
+                break
+            deadline_s = patience.deadline_s(first_s, last_s)
+            if deadline_s is not None:
+                timeout_s = max(0.0, deadline_s - clock())
+        try:
+            item = intake.get(timeout_s)
+        except TimeoutError:
+            break
+        except Closed:
+            return batch if batch.frames or batch.started or batch.finished else None
+        if isinstance(item, Frame):
+            last_s = clock()
+            if not batch.frames:
+                first_s = last_s
+            batch.frames.append(item)
+            sources.add(item.source_id)
+        elif isinstance(item, SinkSource):
+            batch.started.append(item)
+        else:
+            batch.finished.append(item.source_id)
+    return batch

@@ -1,0 +1,243 @@
+"""Where the frames of all sources wait for the model, each source's in a slot of its own.
+
+A source that is slow, full or silent keeps no other from being served: slots that hold something take turns, by their
+weights (stride scheduling; Waldspurger and Weihl, 1995).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+
+from pipeline.frames import Frame
+from pipeline.queues import Closed
+from pipeline.runtime.flow import SourceItem
+from pipeline.stages import DropCause
+
+OnDrop = Callable[[Frame, DropCause], None]
+
+# A new frame counts for this much in a slot's mean interval.
+_SMOOTHING = 0.2
+# A slot that had nothing for so many of its intervals, and at least so long, is not waited for.
+_SILENT_INTERVALS = 2.5
+_SILENT_S = 0.2
+
+
+class Slot:
+    """One source's place in an `Intake`. One thread puts in at a time: the slot's owner."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        source_id: str,
+        *,
+        capacity: int,
+        replaces: bool,
+        weight: float,
+        max_age_s: float | None,
+    ) -> None:
+        self.source_id = source_id
+        self.capacity = capacity
+        self.replaces = replaces
+        self.weight = weight
+        self.max_age_s = max_age_s
+        self.items: deque[SourceItem] = deque()
+        self.frames = 0
+        self.turn = 0.0
+        self.is_ready = False
+        self.interval_s: float | None = None
+        self.last_put_s: float | None = None
+        self.owner: object = None
+        self._intake = intake
+        self.not_full = threading.Condition(intake.lock)
+
+    def put(self, item: SourceItem, owner: object) -> None:
+        """Appends an item. A frame waits for space, or takes the oldest one's place; other items always fit.
+
+        Raises:
+            Closed: the intake has ended, or the slot has another owner by now; the item was not taken.
+        """
+        superseded = self._intake.put(self, item, owner)
+        if superseded is not None:
+            self._intake.on_drop(superseded, DropCause.SUPERSEDED)
+
+    def hand_over(self, owner: object) -> None:
+        """From now on only `owner` may put in; whoever waits to do so is told that it is closed."""
+        with self._intake.lock:
+            self.owner = owner
+            self.not_full.notify_all()
+
+
+class Intake:
+    """The slots of all sources.
+
+    Args:
+        on_drop: Called, from any thread, with every frame that is dropped, and why.
+        clock: `time.monotonic`.
+    """
+
+    def __init__(self, on_drop: OnDrop, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lock = threading.Lock()
+        self.on_drop = on_drop
+        self._clock = clock
+        self._not_empty = threading.Condition(self.lock)
+        self._ready: list[tuple[float, int, Slot]] = []
+        self._ties = itertools.count()  # among equals the one that has waited longest
+        self._slots: set[Slot] = set()
+        self._turn = 0.0
+        self._closed = False
+
+    def open(
+        self,
+        source_id: str,
+        *,
+        capacity: int,
+        replaces: bool = False,
+        weight: float = 1.0,
+        max_age_s: float | None = None,
+    ) -> Slot:
+        """A new source's slot.
+
+        Args:
+            source_id: The source.
+            capacity: Frames that may wait in it.
+            replaces: Whether a new frame takes the oldest one's place when it is full, or waits.
+            weight: Its share of the turns when all slots hold something.
+            max_age_s: Frames that were received longer ago than this are dropped when their turn comes; None: never.
+        """
+        if capacity < 1:
+            raise ValueError(f"a slot holds at least 1 frame, not {capacity}")
+        slot = Slot(self, source_id, capacity=capacity, replaces=replaces, weight=weight, max_age_s=max_age_s)
+        with self.lock:
+            self._slots.add(slot)
+        return slot
+
+    def forget(self, slot: Slot) -> None:
+        """The slot's last item is in; what waits is still served."""
+        with self.lock:
+            self._slots.discard(slot)
+
+    def put(self, slot: Slot, item: SourceItem, owner: object) -> Frame | None:
+        """See `Slot.put`; returns the frame that gave way."""
+        superseded = None
+        with self.lock:
+            is_frame = isinstance(item, Frame)
+            if is_frame and not slot.replaces:
+                slot.not_full.wait_for(lambda: self._closed or slot.owner is not owner or slot.frames < slot.capacity)
+            if self._closed or slot.owner is not owner:
+                raise Closed
+            if is_frame:
+                if slot.frames >= slot.capacity:
+                    superseded = _take_oldest_frame(slot)
+                else:
+                    slot.frames += 1
+                self._note_interval(slot)
+            slot.items.append(item)
+            if not slot.is_ready:
+                self._make_ready(slot)
+                self._not_empty.notify()
+        return superseded
+
+    def get(self, timeout_s: float | None = None) -> SourceItem:
+        """The next item of the slot whose turn it is, waiting for one.
+
+        Raises:
+            Closed: it was closed and is empty.
+            TimeoutError: nothing came within `timeout_s`.
+        """
+        end_s = None if timeout_s is None else self._clock() + timeout_s
+        while True:
+            with self._not_empty:
+                left_s = None if end_s is None else end_s - self._clock()
+                if not self._not_empty.wait_for(lambda: self._closed or bool(self._ready), left_s):
+                    raise TimeoutError
+                if not self._ready:
+                    raise Closed
+                slot, item = self._take()
+                is_stale = (
+                    slot.max_age_s is not None
+                    and isinstance(item, Frame)
+                    and item.received_s is not None
+                    and self._clock() - item.received_s > slot.max_age_s
+                )
+            if not is_stale:
+                return item
+            assert isinstance(item, Frame)
+            self.on_drop(item, DropCause.STALE)
+
+    def close(self, *, discard: bool = False) -> None:
+        """Ends it: what is in it can still be taken, unless `discard`. May be called again."""
+        dropped: list[Frame] = []
+        with self.lock:
+            self._closed = True
+            if discard:
+                for _, _, slot in self._ready:
+                    dropped += [item for item in slot.items if isinstance(item, Frame)]
+                    slot.items.clear()
+                    slot.frames, slot.is_ready = 0, False
+                self._ready.clear()
+            self._not_empty.notify_all()
+            for slot in self._slots:
+                slot.not_full.notify_all()
+        for frame in dropped:
+            self.on_drop(frame, DropCause.CLOSED)
+
+    def fastest_interval_s(self) -> float | None:
+        """Mean time between two frames of the fastest source that is giving frames; None if there is none."""
+        with self.lock:
+            return min(
+                (s.interval_s for s in self._slots if s.interval_s is not None and self._is_giving(s)), default=None
+            )
+
+    def is_served(self, source_ids: Collection[str]) -> bool:
+        """Whether nothing waits, and nothing is to be expected soon of any other source than these."""
+        with self.lock:
+            return not self._ready and all(s.source_id in source_ids or not self._is_giving(s) for s in self._slots)
+
+    def _is_giving(self, slot: Slot) -> bool:
+        if slot.last_put_s is None or slot.interval_s is None:
+            return False
+        return self._clock() - slot.last_put_s < max(_SILENT_INTERVALS * slot.interval_s, _SILENT_S)
+
+    def _note_interval(self, slot: Slot) -> None:
+        now_s = self._clock()
+        if slot.last_put_s is not None:
+            interval_s = now_s - slot.last_put_s
+            mean_s = slot.interval_s
+            # After a silence the mean starts anew: the gap says nothing of the rate.
+            if mean_s is None or interval_s > max(_SILENT_INTERVALS * mean_s, _SILENT_S):
+                slot.interval_s = interval_s if mean_s is None else mean_s
+            else:
+                slot.interval_s = mean_s + _SMOOTHING * (interval_s - mean_s)
+        slot.last_put_s = now_s
+
+    def _make_ready(self, slot: Slot) -> None:
+        # A slot that had nothing for a while has not saved up turns.
+        slot.turn = max(slot.turn, self._turn)
+        slot.is_ready = True
+        heapq.heappush(self._ready, (slot.turn, next(self._ties), slot))
+
+    def _take(self) -> tuple[Slot, SourceItem]:
+        turn, _, slot = heapq.heappop(self._ready)
+        self._turn = turn
+        item = slot.items.popleft()
+        slot.is_ready = False
+        if isinstance(item, Frame):
+            slot.turn += 1.0 / slot.weight
+            slot.frames -= 1
+            slot.not_full.notify()
+        if slot.items:
+            self._make_ready(slot)
+        return slot, item
+
+
+def _take_oldest_frame(slot: Slot) -> Frame:
+    index = next(i for i, item in enumerate(slot.items) if isinstance(item, Frame))
+    frame = slot.items[index]
+    del slot.items[index]
+    assert isinstance(frame, Frame)
+    return frame
