@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import doctor, models, run, schema, validate
+from pipeline.cli import doctor, models, run, schema, streams, validate
 from pipeline.cli.console import print_error
 from pipeline.errors import VramlineError
 
@@ -38,9 +38,10 @@ app.command("run", epilog=EXIT_CODES)(run.run)
 app.command("validate")(validate.validate)
 app.command("schema")(schema.schema)
 app.add_typer(models.app, name="models")
+app.add_typer(streams.app, name="streams")
 app.command("doctor")(doctor.doctor)
 
-COMMANDS = ("run", "validate", "schema", "models", "doctor")
+COMMANDS = ("run", "validate", "schema", "models", "streams", "doctor")
 
 
 def _print_version(wanted: bool) -> None:

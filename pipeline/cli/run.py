@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import logging
 import signal
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,12 +14,15 @@ import typer
 from pipeline.cli import signals
 from pipeline.cli.configs import SetOption, load
 from pipeline.cli.console import print_out, styler
+from pipeline.errors import VramlineError
 
 if TYPE_CHECKING:
     from pipeline.config.models import Config
     from pipeline.observe.progress import Display
     from pipeline.observe.status import RunStatus
     from pipeline.runtime.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
 
 
 class Device(str, enum.Enum):
@@ -45,9 +50,14 @@ def run(
 ) -> None:
     """Run a pipeline.
 
-    The summary goes to stdout, progress and log to stderr.
+    The summary goes to stdout, progress and log to stderr. SIGHUP reads the configuration again and adds and removes
+    sources accordingly.
     """
-    loaded = load(config, settings, device=device.value if device else None, max_frames=max_frames)
+
+    def read() -> Config:
+        return load(config, settings, device=device.value if device else None, max_frames=max_frames)
+
+    loaded = read()
 
     from pipeline.observe import logs, progress, report, summary
     from pipeline.runtime.pipeline import Pipeline
@@ -67,7 +77,10 @@ def run(
         with display, pipeline:
             pipeline.prepare()
             if not dry_run:
-                with signals.on_interrupt(lambda: _stop(pipeline, display)):
+                with (
+                    signals.on_reload(lambda: _reload(pipeline, read)),
+                    signals.on_interrupt(lambda: _stop(pipeline, display)),
+                ):
                     pipeline.run()
     except KeyboardInterrupt:
         status.interrupted = True
@@ -88,6 +101,14 @@ def _stop(pipeline: Pipeline, display: Display) -> None:
     pipeline.status.interrupted = True
     display.stopping()
     pipeline.stop()
+
+
+def _reload(pipeline: Pipeline, read: Callable[[], Config]) -> None:
+    """A configuration that cannot be used changes nothing."""
+    try:
+        pipeline.reload(read())
+    except VramlineError as error:
+        log.error("the configuration was not reloaded, the run goes on as it was: %s", error)
 
 
 def _plan(config: Config, status: RunStatus) -> str:

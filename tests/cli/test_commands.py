@@ -35,7 +35,7 @@ def exit_code(*arguments: str | Path) -> int:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["run", "validate", "schema", "doctor", "models", "--version", *EXIT_CODES]),
+        ([], ["run", "validate", "schema", "doctor", "models", "streams", "--version", *EXIT_CODES]),
         (["run"], ["CONFIG", "--set KEY=VALUE", "--device", "--max-frames", "--dry-run", *EXIT_CODES]),
         (["validate"], ["CONFIG", "--set KEY=VALUE"]),
         (["schema"], ["--check"]),
@@ -44,6 +44,19 @@ def exit_code(*arguments: str | Path) -> int:
         (["models", "get"], ["NAME"]),
         (["models", "inspect"], ["PATH_OR_CARD"]),
         (["models", "convert"], ["MODEL.json", "OUT", "--free-batch"]),
+        (
+            ["streams"],
+            ["list", "show", "add", "remove", "pause", "resume", "restart", "priority", "stop", "VRAMLINE_TOKEN"],
+        ),
+        (["streams", "list"], ["--url URL", "--token-file FILE", "--json", "VRAMLINE_URL"]),
+        (["streams", "show"], ["ID", "--url URL", "--token-file FILE", "--json"]),
+        (["streams", "add"], ["SOURCE", "--set KEY=VALUE", "${NAME}", "--url URL", "--token-file FILE"]),
+        (["streams", "remove"], ["ID", "--url URL", "--token-file FILE"]),
+        (["streams", "pause"], ["ID", "--url URL", "--token-file FILE"]),
+        (["streams", "resume"], ["ID", "--url URL", "--token-file FILE"]),
+        (["streams", "restart"], ["ID", "--url URL", "--token-file FILE"]),
+        (["streams", "priority"], ["ID", "N", "1 to 100", "--url URL", "--token-file FILE"]),
+        (["streams", "stop"], ["--url URL", "--token-file FILE"]),
         (["doctor"], ["--json"]),
     ],
 )
