@@ -42,7 +42,7 @@ def list_streams(url: _Url = DEFAULT_URL, token_file: _TokenFile = None, as_json
     if as_json:
         print_out(json.dumps(answer["streams"], indent=2))
         return
-    rows = [("ID", "STATE", "RESULTS", "DROPPED", "P95", "LAST ERROR"), *map(_row, answer["streams"])]
+    rows = [("ID", "STATE", "FPS", "RESULTS", "DROPPED", "P95", "LAST ERROR"), *map(_row, answer["streams"])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
@@ -184,6 +184,7 @@ def _row(stream: dict[str, Any]) -> tuple[str, ...]:
     return (
         shown(stream["id"]),
         shown(stream["state"]),
+        f"{stream['results_per_s']:.1f}" if stream["live"] else "-",
         f"{counters['results']:,}",
         f"{counters['dropped']:,}",
         f"{total['p95_ms']:,.0f} ms" if total else "-",
@@ -206,7 +207,7 @@ def _description(stream: dict[str, Any]) -> list[str]:
         "video": f"{video['codec']}, {video['width']} x {video['height']}{rate}" if video else "",
         "packets": f"{counters['packets']:,}",
         "decoded": f"{counters['decoded']:,} ({counters['corrupt']:,} corrupt, {counters['decode_errors']:,} errors)",
-        "results": f"{counters['results']:,}",
+        "results": f"{counters['results']:,}" + (f", {stream['results_per_s']:.1f} a second" if stream["live"] else ""),
         "dropped": f"{counters['dropped']:,}" + (f" ({causes})" if causes else ""),
         "in flight": f"{counters['in_flight']:,}",
     }

@@ -76,6 +76,7 @@ class Stream(BaseModel):
     retry_in_s: float | None = Field(description="Seconds to the next attempt; null unless it is backing off.")
     stream: StreamFormat | None = Field(description="Null until it was open for the first time.")
     counters: Counters
+    results_per_s: float = Field(description="Of the last seconds; 0 for videos, which have no pace of their own.")
     last_pts_s: float | None = Field(description="Presentation time of the last frame with results.")
     latency: dict[str, Latency] = Field(description="By stage; those that have been measured.")
 

@@ -51,6 +51,7 @@ def stream(source: SourceStatus) -> schemas.Stream:
             frame_rate=None if info.frame_rate is None else float(info.frame_rate),
         ),
         counters=counters(source),
+        results_per_s=source.rate.per_s(now_s),
         last_pts_s=source.last_pts_s,
         latency={
             stage: schemas.Latency(**values)

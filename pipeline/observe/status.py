@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -55,6 +56,29 @@ TRANSITIONS: dict[SourceState, frozenset[SourceState]] = {
 LATENCY_STAGES = ("receive", "decode", "infer", "emit", "total", "capture_to_emit")
 
 
+# How far back a stream's rate looks.
+_RATE_WINDOW_S = 5.0
+
+
+class Rate:
+    """Events a second over the last seconds, older ones counting less and less; falls to 0 in a silence."""
+
+    __slots__ = ("_per_s", "_since_s")
+
+    def __init__(self) -> None:
+        self._per_s = 0.0
+        self._since_s = 0.0
+
+    def add(self, now_s: float) -> None:
+        """One more; `now_s` is `time.monotonic()`."""
+        self._per_s = self.per_s(now_s) + 1.0 / _RATE_WINDOW_S
+        self._since_s = now_s
+
+    def per_s(self, now_s: float) -> float:
+        """The rate now."""
+        return self._per_s * math.exp(-max(0.0, now_s - self._since_s) / _RATE_WINDOW_S)
+
+
 @dataclass(slots=True)
 class SourceStatus:
     """One video or live stream.
@@ -82,6 +106,7 @@ class SourceStatus:
         last_error: Why its last connection ended or failed, in one sentence, of a live stream that goes on.
         last_error_code: The same as a stable name.
         latency: By `LATENCY_STAGES`, of a live stream.
+        rate: Of its results, of a live stream.
     """
 
     source_id: str
@@ -108,6 +133,7 @@ class SourceStatus:
     latency: dict[str, LatencyHistogram] = field(
         default_factory=lambda: {name: LatencyHistogram() for name in LATENCY_STAGES}
     )
+    rate: Rate = field(default_factory=Rate, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property

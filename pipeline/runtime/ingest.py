@@ -302,7 +302,7 @@ class Ingest:
             stream.track,
             open_decoder=self._open_decoder,
             on_open=lambda session, info: self._inbox.put(lambda: self._opened(stream, session, info)),
-            on_end=lambda session, end: self._inbox.put(lambda: self._ended(stream, session, end)),
+            on_end=lambda session, end: self._inbox.put(lambda: self._reported(stream, session, end)),
             count_frame=self._count,
         )
         stream.session.start()
@@ -346,6 +346,10 @@ class Ingest:
         session.settle()
         log.debug("stream %s: a thread that hangs is left behind", stream.status.source_id)
         self._ended(stream, session, SessionEnd(error, None, session.ran_s))
+
+    def _reported(self, stream: _Stream, session: Session, end: SessionEnd) -> None:
+        session.join()
+        self._ended(stream, session, end)
 
     def _ended(self, stream: _Stream, session: Session, end: SessionEnd) -> None:
         """What follows a session's end."""

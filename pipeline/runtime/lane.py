@@ -254,6 +254,7 @@ def _drain(queue: BoundedQueue[Batch]) -> Iterator[Batch]:
 
 def _note_latency(source: SourceStatus, frame: Frame, inferred_s: float, emitted_s: float, emitted_at_s: float) -> None:
     """Adds one frame to a live stream's latencies; `emitted_at_s` is the wall clock's time of `emitted_s`."""
+    source.rate.add(emitted_s)
     latency = source.latency
     if frame.received_s is not None and frame.decoded_s is not None:
         latency["decode"].add(frame.decoded_s - frame.received_s)

@@ -116,6 +116,10 @@ class Session:
         if decoder is not None:
             decoder.close()
 
+    def join(self) -> None:
+        """Waits for the thread, which has reported its end."""
+        self._thread.join()
+
     def silent_s(self, now_s: float) -> float:
         """For how long nothing has come from the source; 0 while it is we who make it wait."""
         if self._is_waiting:

@@ -73,12 +73,14 @@ class JsonRecords:
 def _head(frame: Frame, model: str) -> dict[str, Any]:
     picture = frame.picture
     sar = picture.sar
+    captured = {} if frame.captured_s is None else {"captured": utc(frame.captured_s)}
     return {
         "schema": FRAME_SCHEMA,
         "source": text(frame.source_id),
         "frame": frame.index,
         "pts_s": pts(frame.pts_s),
         "time": utc(frame.time_s),
+        **captured,
         "width": picture.width,
         "height": picture.height,
         "rotation": picture.rotation,

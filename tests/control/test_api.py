@@ -76,6 +76,7 @@ def test_a_stream_is_shown_with_all_that_is_known_of_it(control: FakeControl, re
             "dropped_by_cause": {"corrupt": 2, "superseded": 7},
             "in_flight": 21,
         },
+        "results_per_s": 0.0,
         "last_pts_s": 3.5,
     }
 

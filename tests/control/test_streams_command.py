@@ -6,6 +6,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,9 +78,12 @@ def answering(status: int, body: bytes, **headers: str) -> Iterator[tuple[str, l
 
 def test_list_is_a_table(control: FakeControl, streams: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert streams("list") == 0
-    assert capsys.readouterr().out == "ID  STATE  RESULTS  DROPPED  P95  LAST ERROR\n"
+    assert capsys.readouterr().out == "ID  STATE  FPS  RESULTS  DROPPED  P95  LAST ERROR\n"
     door = add_live(control.status, "door")
     door.results = 12345
+    now_s = time.monotonic()
+    for number in range(1000):  # 20 a second until now
+        door.rate.add(now_s - 50 + number / 20)
     for _ in range(10):
         door.latency["total"].add(0.1)
     file = control.status.sources["hall/left"] = SourceStatus("hall/left", "left.mp4")
@@ -88,9 +92,11 @@ def test_list_is_a_table(control: FakeControl, streams: Callable[..., int], caps
     out, err = capsys.readouterr()
     assert err == ""
     head, first, second = out.splitlines()
-    assert first.split()[:6] == ["door", "running", "12,345", "9", "100", "ms"]
+    assert first.split()[:2] == ["door", "running"]
+    assert float(first.split()[2]) == pytest.approx(20, abs=1)
+    assert first.split()[3:7] == ["12,345", "9", "100", "ms"]
     assert first.endswith("the server ended it")
-    assert second.split()[:5] == ["hall/left", "failed", "0", "0", "-"]
+    assert second.split()[:6] == ["hall/left", "failed", "-", "0", "0", "-"]
     assert second.endswith(r"left.mp4:\x1b[31m broken")
     assert "\x1b" not in out
     column = head.index("LAST ERROR")
@@ -107,7 +113,7 @@ def test_list_and_show_as_json(
     (listed,) = json.loads(capsys.readouterr().out)
     assert streams("show", "hall/left", "--json") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert listed | {"state_s": 0} == shown | {"state_s": 0}
+    assert listed | {"state_s": 0, "results_per_s": 0} == shown | {"state_s": 0, "results_per_s": 0}
     assert shown["counters"]["packets"] == 120
 
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from pipeline.stages import DropCause
 
 pytestmark = pytest.mark.timeout(120)
 WAIT_S = 30.0
+PROGRAM = Path(__file__).parents[2] / "run_pipeline.py"
 SECRET = "hunter2-s3cret"
 CAP_S = 0.5
 QUICK = {"initial_s": 0.2, "max_s": CAP_S, "permanent_s": CAP_S}
@@ -505,7 +507,7 @@ def program(
     file = folder / "config.yaml"
     file.write_text(json.dumps(config))
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parents[2] / "run_pipeline.py"), str(file)],
+        [sys.executable, str(PROGRAM), str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -564,3 +566,49 @@ def test_sighup_reloads_the_sources_and_sigterm_ends_the_run_with_its_outputs(
         assert "latency in ms" in stdout
         with np.load(out) as saved:
             assert set(saved["source"].tolist()) == {"a", "b", "c"}
+
+
+def test_a_run_is_steered_over_http_and_by_the_command(model: Path, clips: dict[str, Path], tmp_path: Path) -> None:
+    token = "a-token-of-some-length"
+    with RtspServer({"a": clips["h264"], "b": clips["h265"]}, loop=True) as server:
+        config = settings(
+            model,
+            [camera(server, "a")],
+            observe={"progress": "never", "http": {"port": 0, "token": "${VRAMLINE_TOKEN}"}},
+            runtime={"stay_alive": True},
+        )
+
+        def streams(*arguments: str, fails: bool = False) -> str:
+            done = subprocess.run(
+                [sys.executable, str(PROGRAM), "streams", *arguments, "--url", url],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+                env={**os.environ, "VRAMLINE_TOKEN": token},
+            )
+            assert (done.returncode != 0) is fails, done.stderr
+            return done.stdout + done.stderr
+
+        with program(config, tmp_path, VRAMLINE_TOKEN=token) as (process, _, lines):
+            said(lines, "stream a: running")
+            url = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))[0]  # type: ignore[index]
+            assert "running" in streams("list")
+            streams("add", server.url("b"))
+            said(lines, "stream 127.0.0.1/b: running")
+            streams("pause", "a")
+            said(lines, "stream a: paused")
+            shown = json.loads(streams("show", "a", "--json"))
+            assert (shown["state"], shown["reconnects"]) == ("paused", 0)
+            assert shown["counters"]["packets"] >= shown["counters"]["results"] > 0
+            streams("resume", "a")
+            wait_until(lambda: "".join(lines).count("stream a: running") == 2)
+            streams("priority", "a", "7")
+            wait_until(lambda: json.loads(streams("show", "a", "--json"))["priority"] == 7)
+            streams("remove", "127.0.0.1/b")
+            said(lines, "stream 127.0.0.1/b: stopped")
+            assert "no stream" in streams("pause", "127.0.0.1/b", fails=True)
+            streams("stop")
+            process.wait(30)
+        assert process.returncode == 0, lines
+        assert token not in "".join(lines)

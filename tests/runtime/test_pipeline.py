@@ -262,3 +262,28 @@ def test_a_source_that_cannot_be_preprocessed_fails_alone(make, monkeypatch):
     assert status.sources["bad"].state is SourceState.FAILED
     assert status.sources["bad"].error == "bad: roi lies outside"
     assert status.sources["good"].state is SourceState.DONE
+
+
+def test_a_run_that_cannot_end_is_given_up_in_time_and_says_so(make):
+    """A sink that hangs, as on a network disk that is gone."""
+    stuck, released = threading.Event(), threading.Event()
+
+    def hang():
+        stuck.set()
+        released.wait(60)
+
+    sink = FakeSink()
+    sink.on_write = hang
+    pipeline = make({"a": FakeDecoder("a", 10_000)}, sinks=[sink], drain_s=0.3)
+    runner = threading.Thread(target=pipeline.run)
+    runner.start()
+    assert stuck.wait(20)
+    pipeline.stop()
+    runner.join(20)
+    assert not runner.is_alive()
+    released.set()
+    assert pipeline.status.errors == ["the run did not end within 0.3 s of being stopped"]
+    assert sink.end == "aborted"
+    for thread in threading.enumerate():
+        if thread.name.startswith("lane-"):
+            thread.join(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -65,6 +66,16 @@ def test_a_record_says_what_was_found(tmp_path: Path, make_batch: MakeBatch, mak
     }
     assert second["detections"] == []
     assert second["pts_s"] == 0.04
+
+
+def test_a_cameras_own_time_is_in_the_record_where_it_is_known(make_batch: MakeBatch) -> None:
+    batch = make_batch(boxes=[[], []])
+    frames = [dataclasses.replace(batch.frames[0], captured_s=1700000000.25), batch.frames[1]]
+    first, second = map(json.loads, JsonRecords()(dataclasses.replace(batch, frames=frames)))
+    assert first["captured"] == "2023-11-14T22:13:20.250000Z"
+    assert "captured" not in second
+    for record in (first, second):
+        VALIDATOR.validate(record)
 
 
 def test_classes_of_a_classifier(make_picture: Callable[..., Picture]) -> None:
