@@ -14,7 +14,7 @@ HIDDEN = "***"
 # slashes and spaces too; "name:" in front that is no "host:port" gives those away.
 _USERINFO = re.compile(
     r"""(?<=://)(?:
-        [^\s/]*@ (?:\S{0,1000}@)?
+        [^\s/]*@ (?:\S{0,1000}[^\s/]@)?
       | [^\s/:@\[]* : (?!\d{0,5}(?:[\s/?#:,;.'")\]]|$)) (?:\S{0,1000}@ | [^\r\n@]{0,1000}@)
     )""",
     re.VERBOSE,

@@ -39,6 +39,8 @@ SECRET_NAMES = [
     [
         ("rtsp://user:pa:ss@host/x", "rtsp://***@host/x"),
         ("rtsp://user:p@ss@host:554/x", "rtsp://***@host:554/x"),
+        ("rtsp://user:p@ss/w:rd@10.0.0.7/cam", "rtsp://***@10.0.0.7/cam"),
+        ("https://token@registry.example/@scope/name", "https://***@registry.example/@scope/name"),
         ("rtsp://user:p%40ss%2F@host/x", "rtsp://***@host/x"),
         ("rtsp://user:a?b#c@host", "rtsp://***@host"),
         ("rtsp://user:pa/ss@host/x", "rtsp://***@host/x"),

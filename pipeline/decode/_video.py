@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _MOST_THREADS = 16  # as FFmpeg's own choice; more only cost memory
 # A live stream whose damage no key frame ends (it may have none, with intra refresh) counts as mended after so many frames.
 _MOST_BROKEN_FRAMES = 300
+# A live stream from whose packets no picture comes for `timeout_s`, and at least so many of them, has become another one:
+# its codec may have changed.
+_MOST_FRUITLESS_PACKETS = 50
 
 
 class VideoDecoder(ABC):
@@ -64,6 +67,8 @@ class VideoDecoder(ABC):
         # Threads that decode frames side by side hold as many frames back; one camera needs no more than one.
         self._threads = decode.threads or (1 if self._is_live else _default_threads())
         self._drops_corrupt = decode.corrupt_frames == "drop" or (decode.corrupt_frames == "auto" and self._is_live)
+        self._fruitless_packets = 0  # since the codec last gave a picture
+        self._picture_s = time.monotonic()  # when it did
         self._broken_frames = 0  # since damage that no key frame has ended yet
         self._errors_seen = 0
         self._failed_run = 0  # packets in a row that failed, up to the last one
@@ -164,6 +169,10 @@ class VideoDecoder(ABC):
                     return
                 stats.packets += 1
                 stats.last_packet_s = received_s
+                if self._is_live and self._is_fruitless(received_s):
+                    text = f"no picture for {received_s - self._picture_s:.0f} s, though packets come"
+                    self._progress.broken = Reason(SourceErrorCode.DAMAGED, text)
+                    return
                 self._progress.read(packet)
                 if not gate.is_open:
                     cause = gate.cause(packet, received_s, received_s - asked_s)
@@ -171,7 +180,14 @@ class VideoDecoder(ABC):
                         stats.drops.add(cause)
                         continue
                 self._arrivals.note(packet, received_s)
+                self._fruitless_packets += 1
                 yield packet
+
+    def _is_fruitless(self, now_s: float) -> bool:
+        return (
+            self._fruitless_packets >= _MOST_FRUITLESS_PACKETS
+            and now_s - self._picture_s >= self._spec.settings.timeout_s
+        )
 
     def _in_software(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Frame]:
         """FFmpeg's frames of the packets."""
@@ -197,6 +213,7 @@ class VideoDecoder(ABC):
         self.stats.decoded += 1
         arrival = self._arrivals.of(pts)
         if self._is_live:
+            self._fruitless_packets, self._picture_s = 0, time.monotonic()
             is_corrupt = self._is_broken(arrival, is_corrupt)
         if is_corrupt:
             self.stats.corrupt += 1

@@ -13,8 +13,8 @@ DEFAULT_STALENESS_MS = 2000.0
 _DRIFT = 3e-4
 # A read that took this long had to wait for the camera: nothing was left to catch up with.
 _WAITED_S = 0.005
-# No camera sends what it took so much earlier, or later: its clock was set.
-_MOST_STEP_S = 10.0
+# Frames are reordered by less than this; a time that goes further back is a clock that was set.
+_MOST_BACK_S = 1.0
 
 
 def policy_of(settings: Source) -> str:
@@ -55,7 +55,7 @@ class RateGate:
             return True
         # A time far before the next one is due is not a frame that comes too soon but a clock that was set back. Half
         # a millisecond: timestamps are rounded.
-        return time_s >= due_s - 5e-4 or time_s < due_s - 2 * interval_s - _MOST_STEP_S
+        return time_s >= due_s - 5e-4 or time_s < due_s - 2 * interval_s - _MOST_BACK_S
 
     def keeps(self, time_s: float | None) -> bool:
         """Whether the next frame in display order is kept; one without a time is never too soon."""
@@ -81,6 +81,7 @@ class Lag:
 
     def __init__(self) -> None:
         self._least_s: float | None = None
+        self._latest_pts_s = 0.0
         self._received_s = 0.0
 
     def update(self, pts_s: float, received_s: float, waited_s: float) -> float:
@@ -93,11 +94,11 @@ class Lag:
         """
         offset_s = received_s - pts_s
         least_s = self._least_s
-        elapsed_s = received_s - self._received_s
-        self._received_s = received_s
-        if least_s is None or offset_s < least_s or offset_s > least_s + elapsed_s + _MOST_STEP_S:
-            self._least_s = offset_s
+        elapsed_s, self._received_s = received_s - self._received_s, received_s
+        if least_s is None or offset_s < least_s or pts_s < self._latest_pts_s - _MOST_BACK_S:
+            self._least_s, self._latest_pts_s = offset_s, pts_s
             return 0.0
+        self._latest_pts_s = max(self._latest_pts_s, pts_s)
         if waited_s > _WAITED_S:
             least_s = min(offset_s, least_s + _DRIFT * elapsed_s)
             self._least_s = least_s

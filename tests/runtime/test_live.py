@@ -465,6 +465,47 @@ class _Sender:
             self._server.server_close()
 
 
+def test_size_codec_and_clock_may_change_in_mid_stream(model: Path, tmp_path: Path) -> None:
+    """MPEG-TS over UDP in which one clip follows another whose size, codec and timestamps are different."""
+    import socket
+
+    size = {"width": 160, "height": 120, "frames": 60, "gop": 10}
+    clips = [
+        make_clip(tmp_path / "small.ts", options={"bf": "0"}, **size),
+        make_clip(tmp_path / "large.ts", options={"bf": "0"}, **{**size, "width": 192, "height": 144}),
+        make_clip(tmp_path / "hevc.ts", codec="libx265", **{**size, "width": 128, "height": 96}),
+    ]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ended = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for clip in itertools.chain(clips[:2] * 2, itertools.repeat(clips[2])):
+                data = clip.read_bytes()
+                parts = [data[i : i + 1316] for i in range(0, len(data), 1316)]
+                for part in parts:
+                    with contextlib.suppress(OSError):  # nobody listens yet
+                        sender.sendto(part, ("127.0.0.1", port))
+                    if ended.wait(2.0 / len(parts)):
+                        return
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        source = {"url": f"udp://127.0.0.1:{port}", "id": "a", "timeout_s": 1.0, "reconnect": QUICK}
+        with Run(settings(model, [source])) as run:
+            sizes = lambda: {(r.frame.picture.width, r.frame.picture.height) for r in list(run.results)}  # noqa: E731
+            wait_until(lambda: sizes() >= {(160, 120), (192, 144), (128, 96)}, "frames of all sizes", 60)
+            run.wait_for_results("a", 30)
+    finally:
+        ended.set()
+        thread.join(10)
+    times = [r.frame.pts_s for r in run.of("a")]
+    assert all(later > earlier for earlier, later in itertools.pairwise(times))  # type: ignore[operator]
+
+
 def _open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
