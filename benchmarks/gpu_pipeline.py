@@ -47,6 +47,7 @@ class Rate:
 def decode_alone(specs: list[Any], stages: Any, args: argparse.Namespace, *, preprocess: bool) -> Rate:
     """Decodes all sources at once and gives every frame back at once, or after it was preprocessed."""
     from pipeline.queues import BoundedQueue, Closed
+    from pipeline.stages import DecodeStats
 
     stop = threading.Event()
     queue: BoundedQueue[Any] = BoundedQueue(2 * args.batch)
@@ -55,7 +56,7 @@ def decode_alone(specs: list[Any], stages: Any, args: argparse.Namespace, *, pre
 
     def work(spec: Any) -> None:
         while not stop.is_set():
-            decoder = stages.open_decoder(spec)
+            decoder = stages.open_decoder(spec, DecodeStats())
             try:
                 for frame in decoder:
                     if stop.is_set():

@@ -68,6 +68,17 @@ class BoundedQueue(Generic[T]):
             self.stats.high_water = max(self.stats.high_water, len(self._items))
             self._not_empty.notify()
 
+    def wait_for_room(self) -> None:
+        """Waits until an item can be put in, for a single producer that would rather make it late.
+
+        Raises:
+            Closed: the queue was closed, before or while waiting.
+        """
+        with self._not_full:
+            self._not_full.wait_for(lambda: self._closed or len(self._items) < self.capacity)
+            if self._closed:
+                raise Closed
+
     def get(self, timeout_s: float | None = None) -> T:
         """Takes the oldest item, waiting for one.
 

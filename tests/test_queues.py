@@ -102,3 +102,29 @@ def test_waiting_for_an_item_is_bounded() -> None:
 def test_a_capacity_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BoundedQueue[int](0)
+
+
+def test_room_is_waited_for_and_its_end_told() -> None:
+    queue: BoundedQueue[int] = BoundedQueue(1)
+    queue.wait_for_room()
+    queue.put(1)
+    told: list[str] = []
+    is_full = threading.Event()
+
+    def wait() -> None:
+        queue.wait_for_room()
+        told.append("room")
+        queue.put(2)
+        is_full.set()
+        try:
+            queue.wait_for_room()
+        except Closed:
+            told.append("closed")
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    assert queue.get(timeout_s=10) == 1
+    assert is_full.wait(10)
+    queue.close()
+    waiter.join(10)
+    assert told == ["room", "closed"]

@@ -687,8 +687,10 @@ class Runtime(Section):
         title="Batch timeout",
         description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files on the CPU, 20 ms on a GPU, 100 ms when a source is a URL; with live streams the time between two frames of the fastest one.",
     )
-    queue_batches: Annotated[Int, Field(ge=1, le=64)] = Field(
-        2, title="Queue length", description="Batches that may wait between two stages."
+    queue_batches: Annotated[Int, Field(ge=1, le=64)] | None = Field(
+        None,
+        title="Queue length",
+        description="Batches that may wait between two stages. Default: 2; with live streams 1, since what waits grows old.",
     )
     open_sources: Annotated[Int, Field(ge=1, le=1024)] | None = Field(
         None,
@@ -775,3 +777,18 @@ class Config(Section):
     )
     runtime: Runtime = Field(default_factory=Runtime, title="Runtime", description="How the work is organised.")
     observe: Observe = Field(default_factory=Observe, title="Observe", description="Progress, log and summary.")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether results are wanted soon rather than many: there are live streams, or may be some later."""
+        return self.may_grow or any(source.is_live for source in self.sources)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether sources may be added while the run goes on, as far as the configuration tells."""
+        return self.runtime.stay_alive or self.observe.http is not None
+
+    @property
+    def queue_batches(self) -> int:
+        """Batches that may wait between two stages."""
+        return self.runtime.queue_batches or (1 if self.is_live else 2)

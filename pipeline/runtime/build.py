@@ -66,7 +66,7 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     log.info("device %s: %s", status.device, status.device_reason)
     path, name = locate_model(config.pipeline.model, progress)
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
-    several = len(specs) > 1 or may_grow(config)
+    several = len(specs) > 1 or config.may_grow
     outputs = Outputs([build_sink(sink, several_sources=several) for sink in config.sinks], status)
     make_stages = cuda_stages if status.device == "cuda" else cpu_stages
     stages = make_stages(Job(config, path, name, rois, open_sources(config, status.device, len(specs))), outputs)
@@ -74,11 +74,6 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
     status.stages = {stage: StageTimes() for stage in STAGES}
     return stages
-
-
-def may_grow(config: Config) -> bool:
-    """Whether sources may be added while the run goes on, as far as the configuration tells."""
-    return config.runtime.stay_alive or config.observe.http is not None
 
 
 def locate_model(model: ModelSource, progress: Progress | None) -> tuple[Path, str]:

@@ -50,7 +50,7 @@ def open_sources(config: Config, device: str, videos: int) -> int:
 
 def slot_frames(config: Config, batch_size: int, open_videos: int) -> int:
     """How many frames of each open video may wait for the model: all together as many as the queue's batches hold."""
-    return max(2, -(-config.runtime.queue_batches * batch_size // open_videos))
+    return max(2, -(-config.queue_batches * batch_size // open_videos))
 
 
 def cpu_stages(job: Job, outputs: Outputs) -> Stages:
@@ -107,7 +107,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     resolved = resolve_input(model.input, stages.preprocess, model=job.model_name)
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
     # Together the videos fill what waits for the lane, and the batch that it collects.
-    ring = _LEAST_SURFACES + (runtime.queue_batches + 1) * model.batch_size // job.open_sources
+    ring = _LEAST_SURFACES + (job.config.queue_batches + 1) * model.batch_size // job.open_sources
     return Stages(
         open_decoder=_checked(lambda spec, stats: open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring)),
         preprocess=preprocess,

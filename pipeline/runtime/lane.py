@@ -70,6 +70,7 @@ class Lane:
         status: Counters are written here.
         patience: How long a batch waits for more frames.
         queue_batches: Batches that may wait between two threads.
+        takes_late: Whether frames are taken only when the step behind has room for them, so that what waits is the newest.
         keep_pixels: Whether results keep the frames' pixels (for drawing).
         deliver: Called with every batch of results; may block: that is back-pressure.
         on_end: Called once everything has been delivered.
@@ -84,6 +85,7 @@ class Lane:
         status: RunStatus,
         patience: Patience,
         queue_batches: int,
+        takes_late: bool = False,
         keep_pixels: bool,
         deliver: Callable[[ResultBatch], None],
         on_end: Callable[[], None] | None,
@@ -95,6 +97,7 @@ class Lane:
         self._patience = patience
         self._keep_pixels = keep_pixels or stages.outputs.needs_pixels
         self._deliver = deliver
+        self._takes_late = takes_late
         self._on_end = on_end
         self._on_failure = on_failure
         self._stopping = False
@@ -136,7 +139,12 @@ class Lane:
 
     def _work(self, batches: Iterator[Batch], steps: Sequence[Step], out: BoundedQueue[Batch] | None) -> None:
         try:
-            for batch in batches:
+            while True:
+                if out is not None and self._takes_late:
+                    out.wait_for_room()
+                batch = next(batches, None)
+                if batch is None:
+                    break
                 for step in steps:
                     step(batch)
                 if out is not None:

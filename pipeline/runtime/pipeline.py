@@ -18,7 +18,7 @@ from pipeline.frames import Frame, Result, ResultBatch
 from pipeline.observe.status import RunStatus, SourceState
 from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.batching import AdaptivePatience, FixedPatience, Patience
-from pipeline.runtime.build import Progress, build_stages, find_videos, may_grow, new_status, resolve_sources
+from pipeline.runtime.build import Progress, build_stages, find_videos, new_status, resolve_sources
 from pipeline.runtime.engines import open_sources, slot_frames
 from pipeline.runtime.ingest import Ingest, Limits
 from pipeline.runtime.intake import Intake
@@ -270,7 +270,7 @@ class Pipeline:
         return self._ingest
 
     def _check_that_more_sources_fit(self, source: Source) -> None:
-        if len(self.status.sources) == 0 or may_grow(self.config) or len(self._specs) > 1:
+        if len(self.status.sources) == 0 or self.config.may_grow or len(self._specs) > 1:
             return
         for sink in self.config.sinks:
             if isinstance(sink, VideoSink) and "{source}" not in str(sink.path):
@@ -319,13 +319,14 @@ class Pipeline:
         batch_size = stages.model.batch_size
         intake = Intake(self._drop)
         if deliver:
-            self._delivered = BoundedQueue(runtime.queue_batches)
+            self._delivered = BoundedQueue(self.config.queue_batches)
         self._lane = Lane(
             stages,
             intake=intake,
             status=self.status,
             patience=self._patience(intake),
-            queue_batches=runtime.queue_batches,
+            queue_batches=self.config.queue_batches,
+            takes_late=self.config.is_live,
             keep_pixels=deliver,
             deliver=self._deliver if deliver else self._check_outputs,
             on_end=self._delivered.close if self._delivered is not None else None,
@@ -356,7 +357,7 @@ class Pipeline:
         timeout_ms = self.config.runtime.batch_timeout_ms
         if timeout_ms is not None:
             return FixedPatience(timeout_ms / 1e3)
-        if any(spec.settings.is_live for spec in self._specs) or may_grow(self.config):
+        if self.config.is_live:
             return AdaptivePatience(intake)
         if any(spec.is_url for spec in self._specs):
             return FixedPatience(URL_BATCH_TIMEOUT_S)

@@ -45,7 +45,7 @@ def test_shorthand_is_told_by_what_the_variable_holds(monkeypatch: pytest.Monkey
 def test_whole_unquoted_reference_is_read_as_a_value() -> None:
     text = "sources: [a]\nruntime:\n  batch_size: ${V_INT}\n  queue_batches: ${V_UNSET:-3}\n"
     config = parse_config(f"{text}observe:\n  summary: ${{V_BOOL}}\n  report: ${{V_UNSET:-null}}{REST}")
-    assert (config.runtime.batch_size, config.runtime.queue_batches) == (16, 3)
+    assert (config.runtime.batch_size, config.queue_batches) == (16, 3)
     assert config.observe.summary is True
     assert config.observe.report is None
 

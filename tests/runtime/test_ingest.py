@@ -122,7 +122,7 @@ class Wall:
             stay_alive=True,
             on_failure=self.failures.append,
         )
-        self.taker = threading.Thread(target=self._take)
+        self.taker = threading.Thread(target=self._take, daemon=True)
 
     def spec(self, name: str, **settings: Any) -> VideoSpec:
         source = Source(url=f"rtsp://camera/{name}", **{**self.settings, **settings})

@@ -86,8 +86,8 @@ def test_every_frame_arrives_once_and_each_source_in_order(counts: list[int], ca
             with lock:
                 taken.append((item.source_id, item.index))
 
-    producers = [threading.Thread(target=produce, args=pair) for pair in zip(slots, counts, strict=True)]
-    takers = [threading.Thread(target=consume) for _ in range(consumers)]
+    producers = [threading.Thread(target=produce, args=pair, daemon=True) for pair in zip(slots, counts, strict=True)]
+    takers = [threading.Thread(target=consume, daemon=True) for _ in range(consumers)]
     for thread in (*producers, *takers):
         thread.start()
     for thread in producers:
@@ -144,7 +144,7 @@ def test_a_full_slot_holds_its_own_source_back_and_no_other() -> None:
     full, other = owned(intake, "full", capacity=1), owned(intake, "other")
     put(full, 0)
     done = threading.Event()
-    thread = threading.Thread(target=lambda: (put(full, 1), done.set()))
+    thread = threading.Thread(target=lambda: (put(full, 1), done.set()), daemon=True)
     thread.start()
     put(other, 0)
     assert not done.wait(0.05)
@@ -200,7 +200,7 @@ def test_who_waits_for_space_is_told_of_the_end(end: str) -> None:
         except Closed:
             told.append(Closed)
 
-    thread = threading.Thread(target=produce)
+    thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     time.sleep(0.02)  # also right if it is not waiting yet
     if end == "hand over":

@@ -106,7 +106,7 @@ class Run:
         self.status: RunStatus = self.pipeline.status
         self.results: list[Result] = []
         self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work)
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
         try:
@@ -491,7 +491,7 @@ def test_size_codec_and_clock_may_change_in_mid_stream(model: Path, tmp_path: Pa
                     if ended.wait(2.0 / len(parts)):
                         return
 
-    thread = threading.Thread(target=send)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     try:
         source = {"url": f"udp://127.0.0.1:{port}", "id": "a", "timeout_s": 1.0, "reconnect": QUICK}

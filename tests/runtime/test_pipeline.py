@@ -203,7 +203,7 @@ def test_a_batch_does_not_wait_longer_than_its_timeout(make):
     written = threading.Event()
     sink.on_write = written.set
     pipeline = make({"slow": FakeDecoder("slow", 2, gate=gate)}, sinks=[sink], model=model, batch_timeout_ms=20)
-    runner = threading.Thread(target=pipeline.run)
+    runner = threading.Thread(target=pipeline.run, daemon=True)
     runner.start()
     # The second frame is not there yet: only the timeout can have closed the first batch.
     assert written.wait(20)
@@ -275,7 +275,7 @@ def test_a_run_that_cannot_end_is_given_up_in_time_and_says_so(make):
     sink = FakeSink()
     sink.on_write = hang
     pipeline = make({"a": FakeDecoder("a", 10_000)}, sinks=[sink], drain_s=0.3)
-    runner = threading.Thread(target=pipeline.run)
+    runner = threading.Thread(target=pipeline.run, daemon=True)
     runner.start()
     assert stuck.wait(20)
     pipeline.stop()
