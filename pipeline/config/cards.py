@@ -11,7 +11,7 @@ from pipeline.config._issues import did_you_mean
 from pipeline.config._nodes import Node, plain_data
 from pipeline.config._translate import translate
 from pipeline.config._yaml import decode, parse
-from pipeline.config.models import Section
+from pipeline.config.base import Section
 from pipeline.errors import ConfigError, ConfigIssue, VramlineError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -11,7 +11,8 @@ from typing import Any
 from pipeline.config import models
 from pipeline.config._generated import generate
 from pipeline.config._words import Schema, describe, resolve_reference
-from pipeline.config.models import FAMILIES, SINKS, Section
+from pipeline.config.base import Section
+from pipeline.config.models import FAMILIES, SINKS
 
 _FILE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 

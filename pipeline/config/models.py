@@ -9,43 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    SecretStr,
-    Strict,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
-# Strict, so that the loader and the JSON Schema agree: '8' is text, true is no number and 1 is no truth value.
-Int = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
-Bool = Annotated[bool, Strict()]
-Byte = Annotated[Int, Field(ge=0, le=255)]
-Fraction01 = Annotated[Number, Field(ge=0, le=1)]
-PositiveInt = Annotated[Int, Field(ge=1)]
-Triple = tuple[Number, Number, Number]
-Url = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://", examples=["https://example.org/clip.mp4"])]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change after loading."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, defer_build=True
-    )
-
-
-def _one_of(section: BaseModel, *names: str) -> None:
-    given = [name for name in names if getattr(section, name) is not None]
-    if len(given) != 1:
-        found = f"found {' and '.join(given)}" if given else "found none"
-        raise ValueError(f"give exactly one of {', '.join(names)}; {found}")
-
+from pipeline.config.base import Bool, Byte, Fraction01, Int, Number, PositiveInt, Section, Triple, Url, one_of
 
 # ---------------------------------------------------------------------------------------------------------- sources
 
@@ -70,7 +36,7 @@ class Roi(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Roi:
-        _one_of(self, "rect", "polygon")
+        one_of(self, "rect", "polygon")
         points = list(self.polygon or [])
         if self.rect is not None:
             x1, y1, x2, y2 = self.rect
@@ -240,7 +206,7 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Source:
-        _one_of(self, "path", "url", "media")
+        one_of(self, "path", "url", "media")
         if self.live and self.url is None:
             raise ValueError("live is for URLs")
         if self.policy == "latest" and not self.is_live:
@@ -381,7 +347,7 @@ class ModelSource(Section):
 
     @model_validator(mode="after")
     def _check(self) -> ModelSource:
-        _one_of(self, "card", "path")
+        one_of(self, "card", "path")
         return self
 
 
