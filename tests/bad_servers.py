@@ -3,7 +3,8 @@
     with silent() as port:
         open_video(f"rtsp://127.0.0.1:{port}/cam")
 
-Each is a context manager that yields the port; at its end the connections are closed and the threads are done.
+Each is a context manager that yields the port (of the system's choice unless one is given); at its end the connections are
+closed and the threads are done.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Client = Callable[[socket.socket, threading.Event], None]
 
 
 @contextmanager
-def serve(client: Client) -> Iterator[int]:
+def serve(client: Client, port: int = 0) -> Iterator[int]:
     """A port on which `client(connection, ended)` answers each connection in a thread of its own; `ended` is set last."""
     ended = threading.Event()
     connections: list[socket.socket] = []
@@ -54,7 +55,7 @@ def serve(client: Client) -> Iterator[int]:
             threads.append(thread)
             thread.start()
 
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server(("127.0.0.1", port)) as server:
         acceptor = threading.Thread(target=accept, args=(server,), daemon=True)
         acceptor.start()
         try:
@@ -93,26 +94,26 @@ def reply(number: str, code: int = 200, reason: str = "OK", headers: str = "", b
 
 
 @contextmanager
-def silent() -> Iterator[int]:
+def silent(port: int = 0) -> Iterator[int]:
     """Accepts and says nothing."""
-    with serve(lambda connection, ended: ended.wait(60) and None) as port:
-        yield port
+    with serve(lambda connection, ended: ended.wait(60) and None, port) as bound:
+        yield bound
 
 
 @contextmanager
-def garbage() -> Iterator[int]:
+def garbage(port: int = 0) -> Iterator[int]:
     """Answers with random bytes, and closes."""
 
     def client(connection: socket.socket, ended: threading.Event) -> None:
         connection.recv(4096)
         connection.sendall(os.urandom(20_000))
 
-    with serve(client) as port:
-        yield port
+    with serve(client, port) as bound:
+        yield bound
 
 
 @contextmanager
-def slow_loris() -> Iterator[int]:
+def slow_loris(port: int = 0) -> Iterator[int]:
     """Sends a valid answer, one byte every half second."""
 
     def client(connection: socket.socket, ended: threading.Event) -> None:
@@ -122,19 +123,19 @@ def slow_loris() -> Iterator[int]:
                 if ended.wait(DRIP_INTERVAL_S):
                     return
 
-    with serve(client) as port:
-        yield port
+    with serve(client, port) as bound:
+        yield bound
 
 
 @contextmanager
-def closes() -> Iterator[int]:
+def closes(port: int = 0) -> Iterator[int]:
     """Accepts and closes at once."""
-    with serve(lambda connection, ended: None) as port:
-        yield port
+    with serve(lambda connection, ended: None, port) as bound:
+        yield bound
 
 
 @contextmanager
-def stops_midway(after: str = "DESCRIBE") -> Iterator[int]:
+def stops_midway(after: str = "DESCRIBE", port: int = 0) -> Iterator[int]:
     """Answers as a camera does up to and with the request `after` (OPTIONS, DESCRIBE, SETUP or PLAY), then nothing."""
     methods = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY")
     answered = methods[: methods.index(after) + 1]
@@ -153,12 +154,12 @@ def stops_midway(after: str = "DESCRIBE") -> Iterator[int]:
             body = SDP if method == "DESCRIBE" else ""
             connection.sendall(reply(number, headers=headers[method], body=body))
 
-    with serve(client) as port:
-        yield port
+    with serve(client, port) as bound:
+        yield bound
 
 
 @contextmanager
-def status(code: int) -> Iterator[int]:
+def status(code: int, port: int = 0) -> Iterator[int]:
     """Answers each request with this status."""
     headers = 'WWW-Authenticate: Basic realm="camera"\r\n' if code == 401 else ""
 
@@ -166,8 +167,8 @@ def status(code: int) -> Iterator[int]:
         for _, number in requests(connection):
             connection.sendall(reply(number, code, REASONS[code], headers))
 
-    with serve(client) as port:
-        yield port
+    with serve(client, port) as bound:
+        yield bound
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from pipeline.runtime.flow import Batch
 from pipeline.runtime.intake import Intake
 from pipeline.stages import SinkSource
 
-# However slow the streams are, results are not held back for longer than a person notices.
-_MOST_WAIT_S = 0.1
+# What a batch waits for more frames is latency for those it has: a part of the time between two frames of the fastest
+# stream. Where the model cannot keep up, frames come together anyway while it is busy.
+_SHARE = 0.25
+_MOST_WAIT_S = 0.05
 _LEAST_WAIT_S = 0.002
 
 
@@ -43,7 +45,7 @@ class FixedPatience:
 
 
 class AdaptivePatience:
-    """Waits no longer than the fastest source takes for its next frame, and not at all once each has one in the batch.
+    """Waits for a quarter of what the fastest source takes for its next frame; not at all once each has one in the batch.
 
     A source that has fallen silent is not waited for.
     """
@@ -52,9 +54,9 @@ class AdaptivePatience:
         self._intake = intake
 
     def deadline_s(self, first_s: float, last_s: float) -> float | None:
-        """One interval of the fastest source after the first frame."""
+        """So long after the first frame."""
         interval_s = self._intake.fastest_interval_s()
-        wait_s = _MOST_WAIT_S if interval_s is None else min(max(interval_s, _LEAST_WAIT_S), _MOST_WAIT_S)
+        wait_s = _MOST_WAIT_S if interval_s is None else min(max(_SHARE * interval_s, _LEAST_WAIT_S), _MOST_WAIT_S)
         return first_s + wait_s
 
     def is_enough(self, source_ids: set[str]) -> bool:
