@@ -651,7 +651,7 @@ class Runtime(Section):
     batch_timeout_ms: Annotated[Number, Field(gt=0, le=60_000)] | None = Field(
         None,
         title="Batch timeout",
-        description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files on the CPU, 20 ms on a GPU, 100 ms when a source is a URL; with live streams the time between two frames of the fastest one.",
+        description="How long a batch waits for its next frame before it goes on partly filled. Default: no limit for files on the CPU, 20 ms on a GPU, 100 ms when a source is a URL; with live streams a quarter of the time between two frames of the fastest one.",
     )
     queue_batches: Annotated[Int, Field(ge=1, le=64)] | None = Field(
         None,
