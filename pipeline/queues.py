@@ -99,6 +99,15 @@ class BoundedQueue(Generic[T]):
             self._not_full.notify()
             return item
 
+    def discard(self) -> list[T]:
+        """Ends the queue; what was in it."""
+        with self._not_empty:
+            self._closed = True
+            discarded = list(self._items)
+            self._items.clear()
+        self.close()
+        return discarded
+
     def close(self, *, discard: bool = False) -> None:
         """Ends the queue: what is in it can still be taken, unless `discard`. May be called again."""
         with self._not_empty:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import Protocol
 
 from pipeline.config.models import Config, Source
 from pipeline.control.streams import StreamControl
-from pipeline.errors import VramlineError
+from pipeline.errors import UnknownStreamError, VramlineError
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,15 @@ class ReloadTarget(StreamControl, Protocol):
         """The ids of what this entry named, whatever its priority is by now."""
 
 
-def apply_sources(run: ReloadTarget, old: Config, new: Config) -> None:
+def apply_sources(run: ReloadTarget, old: Config, new: Config) -> list[Source]:
     """Makes the run's sources those of `new`.
 
     A source of which only the priority differs is not disconnected. A source that cannot be added is logged as an error and
     the others are added.
+
+    Returns:
+        The sources that the run has now, as far as the configuration goes: what could not be added is not among them, so
+        that the next time is another attempt.
     """
     for section in ("version", "device", "pipeline", "sinks", "runtime", "observe"):
         if getattr(old, section) != getattr(new, section):
@@ -43,10 +48,18 @@ def apply_sources(run: ReloadTarget, old: Config, new: Config) -> None:
             added.remove(source)
     gone = [source_id for source in removed for source_id in run.ids_of(source)]
     for source_id in gone:
-        run.remove_source(source_id)
+        with contextlib.suppress(UnknownStreamError):  # somebody else has just removed it
+            run.remove_source(source_id)
     _wait_until_gone(run, gone)
-    ids = [source_id for source in added for source_id in _add(run, source)]
+    ids: list[str] = []
+    missing: list[Source] = []
+    for source in added:
+        found = _add(run, source)
+        ids += found
+        if not found:
+            missing.append(source)
     log.info("reload: %d removed, %d added", len(gone), len(ids))
+    return [source for source in new.sources if source not in missing]
 
 
 def _but_for_priority(source: Source) -> Source:

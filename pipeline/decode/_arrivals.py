@@ -38,6 +38,7 @@ class Arrivals:
         self._is_live = is_live
         self._continuity = Continuity(stream)
         self._has_lost = False
+        self._refreshes = 0  # key frames of intra refresh in a row, without a gap
         self._key_pts: int | None = None
         self._by_pts: dict[int, Arrival] = {}
         self._last = Arrival()
@@ -56,9 +57,19 @@ class Arrivals:
         """The arrival of the packet with this timestamp; without one, of the last packet."""
         return self._by_pts.pop(pts, self._last) if pts is not None else self._last
 
+    def ends_loss(self, packet: Packet[VideoStream]) -> bool:
+        """Whether this key frame is the last that was noted, and frames before it were lost."""
+        return packet.pts is not None and packet.pts == self._key_pts
+
     def _live(self, packet: Packet[VideoStream], received_s: float) -> Arrival:
         has_gap = self._continuity.has_gap(packet)
         is_key, pts = packet.is_keyframe, packet.pts
+        if has_gap:
+            self._refreshes = 0
+        if is_key and not self._continuity.is_intra:
+            # It only begins to mend the picture, which is whole when the next one begins.
+            self._refreshes += 1
+            is_key = self._refreshes > 1
         if is_key:
             # What is shown before the key frame may still build on what was before it.
             self._key_pts = pts if self._has_lost or has_gap else None

@@ -72,6 +72,13 @@ class ThreadedCodec:
         self._returned.extend(frame.pts for frame in frames)
         return self._timed(frames)
 
+    def flush(self) -> Iterator[av.VideoFrame]:
+        """The frames that are still inside; a key frame may follow."""
+        frames = self._decode(self._context, None, self._sent - 1)
+        self._context.flush_buffers()
+        self._returned.extend(frame.pts for frame in frames)
+        return self._timed(frames)
+
     def finish(self) -> Iterator[av.VideoFrame]:
         """The frames that are still inside."""
         failed_run = self.failed_run

@@ -7,9 +7,10 @@ FFmpeg gives no picture for HEVC frames whose references are missing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.decode._headers import nal_length_bytes, nal_units
+from pipeline.decode._headers import avc_sets, nal_length_bytes, nal_units
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -23,26 +24,41 @@ _MOST_SLICE_HEADER_BYTES = 32
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 
 
+class _Sequence(NamedTuple):
+    number_bits: int
+    may_have_gaps: bool
+    has_planes_apart: bool
+    has_frames_only: bool
+
+
 class Continuity:
-    """Looks at the packets of one stream in decoding order; sees no gap in streams of other codecs."""
+    """Looks at the packets of one stream in decoding order; sees no gap in streams of other codecs.
+
+    Attributes:
+        is_intra: Whether the last packet's frame builds on no other, as far as its first slice tells: key frames of intra
+            refresh, from which on the picture is only mended bit by bit, do.
+    """
 
     def __init__(self, stream: VideoStream) -> None:
         context = stream.codec_context
+        self.is_intra = True
         self._is_h264 = context.codec.canonical_name == "h264"
         extradata = bytes(context.extradata or b"")
         self._length_bytes = nal_length_bytes("h264", extradata) if self._is_h264 else 0
-        self._sets: dict[
-            int, tuple[int, bool, bool]
-        ] = {}  # SPS id -> bits of frame_num, gaps allowed, colour planes apart
+        self._sets: dict[int, _Sequence] = {}  # by SPS id
         self._set_of: dict[int, int] = {}  # PPS id -> SPS id
         self._previous: int | None = None  # frame_num of the last reference frame
-        if self._is_h264 and not self._length_bytes:
-            self._read_sets(extradata)
+        if self._is_h264:
+            with contextlib.suppress(IndexError):
+                for unit in avc_sets(extradata) if self._length_bytes else nal_units(extradata, 0):
+                    if unit and unit[0] & 31 in (_SPS, _PPS):
+                        self._read_set(unit)
 
     def has_gap(self, packet: Packet[VideoStream]) -> bool:
         """Whether reference frames are missing between the packet before and this one."""
         if not self._is_h264:
             return False
+        self.is_intra = True
         head = bytes(memoryview(packet)[:_MOST_HEAD_BYTES])
         try:
             return self._has_gap(head)
@@ -50,15 +66,10 @@ class Continuity:
             self._previous = None
             return False
 
-    def _read_sets(self, data: bytes) -> None:
-        for unit in nal_units(data, 0):
-            if unit and unit[0] & 31 in (_SPS, _PPS):
-                self._read_set(unit)
-
     def _read_set(self, unit: bytes) -> None:
         if unit[0] & 31 == _SPS:
-            number, *rest = _sequence_parameters(unit)
-            self._sets[number] = (rest[0], bool(rest[1]), bool(rest[2]))
+            number, sequence = _sequence_parameters(unit)
+            self._sets[number] = sequence
         else:
             bits = _Bits(unit[1 : 1 + _MOST_SLICE_HEADER_BYTES])
             self._set_of[bits.ue()] = bits.ue()
@@ -79,20 +90,24 @@ class Continuity:
             return False
         bits = _Bits(unit[1 : 1 + _MOST_SLICE_HEADER_BYTES])
         bits.ue()  # first macroblock
-        bits.ue()  # slice type
-        width, may_have_gaps, planes_apart = self._sets[self._set_of[bits.ue()]]
-        if planes_apart:
+        self.is_intra = bits.ue() % 5 in (2, 4)  # I or SI
+        sequence = self._sets[self._set_of[bits.ue()]]
+        if sequence.has_planes_apart:
             bits.u(2)
-        number, previous = bits.u(width), self._previous
+        number, previous = bits.u(sequence.number_bits), self._previous
+        is_field = not sequence.has_frames_only and bool(bits.u(1))
         if is_reference or previous is None:
             self._previous = number
-        if previous is None or may_have_gaps:
+        if previous is None or sequence.may_have_gaps:
             return False
-        return number not in (previous, (previous + 1) % (1 << width))
+        # Two reference frames share a number only if they are the fields of one.
+        if number == previous:
+            return is_reference and not is_field
+        return number != (previous + 1) % (1 << sequence.number_bits)
 
 
-def _sequence_parameters(unit: bytes) -> tuple[int, int, bool, bool]:
-    """(id, bits of frame_num, whether gaps are allowed, whether colour planes are apart) of an SPS (7.3.2.1.1)."""
+def _sequence_parameters(unit: bytes) -> tuple[int, _Sequence]:
+    """The id of an SPS and what it says (7.3.2.1.1)."""
     profile = unit[1]
     bits = _Bits(unit[4:])
     number = bits.ue()
@@ -119,7 +134,10 @@ def _sequence_parameters(unit: bytes) -> tuple[int, int, bool, bool]:
         for _ in range(bits.ue()):
             bits.ue()
     bits.ue()  # reference frames
-    return number, width, bool(bits.u(1)), planes_apart
+    may_have_gaps = bool(bits.u(1))
+    bits.ue()  # width
+    bits.ue()  # height
+    return number, _Sequence(width, may_have_gaps, planes_apart, has_frames_only=bool(bits.u(1)))
 
 
 def _skip_scaling_list(bits: _Bits, size: int) -> None:

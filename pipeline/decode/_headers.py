@@ -81,6 +81,20 @@ def nal_length_bytes(codec: str, extradata: bytes) -> int:
     return (extradata[place] & 3) + 1 if is_prefixed else 0
 
 
+def avc_sets(avcc: bytes) -> Iterator[bytes]:
+    """SPS and PPS of an avcC record (ISO/IEC 14496-15, 5.3.3)."""
+    start = 5
+    for mask in (31, 255):
+        if start >= len(avcc):
+            return
+        count = avcc[start] & mask
+        start += 1
+        for _ in range(count):
+            size = int.from_bytes(avcc[start : start + 2], "big")
+            yield avcc[start + 2 : start + 2 + size]
+            start += 2 + size
+
+
 def nal_units(data: bytes, nal_length_bytes: int) -> Iterator[bytes]:
     """The units of an H.264 or HEVC packet, the last one as far as `data` goes.
 

@@ -19,10 +19,13 @@ class PacketGate:
 
     A decoder that falls behind by half of what is allowed is relieved of the frames that no other refers to; by all of it,
     of everything up to the next key frame.
+
+    Attributes:
+        has_key_frames_only: Whether only key frames are let through.
     """
 
     def __init__(self, stream: VideoStream, settings: Source) -> None:
-        self._key_frames_only = policy_of(settings) == "keyframes"
+        self.has_key_frames_only = policy_of(settings) == "keyframes"
         self._limit_s = max_staleness_s(settings) if settings.is_live else None
         self._disposables = Disposables(stream)
         # Where frames are reordered, those between two others would seem to come too soon.
@@ -33,7 +36,7 @@ class PacketGate:
     @property
     def is_open(self) -> bool:
         """Whether it lets everything through."""
-        return not self._key_frames_only and self._limit_s is None and self._rate.is_open
+        return not self.has_key_frames_only and self._limit_s is None and self._rate.is_open
 
     def cause(self, packet: Packet[VideoStream], received_s: float, waited_s: float) -> DropCause | None:
         """Why the packet is to be left out; None if it is not.
@@ -49,7 +52,7 @@ class PacketGate:
             lag_s = self._lag.update(pts_s, received_s, waited_s)
         if packet.is_keyframe:
             self._is_skipping = False
-        elif self._key_frames_only:
+        elif self.has_key_frames_only:
             return DropCause.NON_KEY
         elif self._limit_s is not None:
             self._is_skipping = self._is_skipping or lag_s > self._limit_s

@@ -9,7 +9,7 @@ import av
 import av.error
 from av.bitstream import BitStreamFilterContext
 
-from pipeline.decode._headers import Headers, nal_length_bytes, read_headers
+from pipeline.decode._headers import Headers, avc_sets, nal_length_bytes, read_headers
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -75,7 +75,7 @@ class ForNvdec:
     def _headers_apart(self) -> bytes:
         if not self._is_prefixed:
             return self._extradata
-        sets = _avc_sets(self._extradata) if self._codec == "h264" else _hevc_sets(self._extradata)
+        sets = avc_sets(self._extradata) if self._codec == "h264" else _hevc_sets(self._extradata)
         return b"".join(_START_CODE + unit for unit in sets)
 
 
@@ -109,20 +109,6 @@ def _copy(packet: Packet[VideoStream]) -> Packet[VideoStream]:
     if packet.has_sidedata("new_extradata"):
         copy.set_sidedata(packet.get_sidedata("new_extradata"))
     return copy
-
-
-def _avc_sets(avcc: bytes) -> Iterator[bytes]:
-    """SPS and PPS of an avcC record (ISO/IEC 14496-15, 5.3.3)."""
-    start = 5
-    for mask in (31, 255):
-        if start >= len(avcc):
-            return
-        count = avcc[start] & mask
-        start += 1
-        for _ in range(count):
-            size = int.from_bytes(avcc[start : start + 2], "big")
-            yield avcc[start + 2 : start + 2 + size]
-            start += 2 + size
 
 
 def _hevc_sets(hvcc: bytes) -> Iterator[bytes]:

@@ -196,7 +196,9 @@ class VideoDecoder(ABC):
         except av.error.FFmpegError as e:
             text = f"its {self._stream.codec_context.name} decoder cannot be set up: {(e.strerror or 'unknown reason').lower()}"
             raise failure(self._spec, Reason(SourceErrorCode.UNSUPPORTED, text)) from None
-        for frame in _all_frames(codec, packets):
+        # A decoder that may reorder would hold back each key frame until the next ones come, seconds later.
+        is_each_alone = self._is_live and self._gate.has_key_frames_only
+        for frame in _all_frames(codec, packets, is_each_alone=is_each_alone):
             arrival = self._admit(frame.pts, is_corrupt=frame.is_corrupt)
             if arrival is not None:
                 yield self._frame(frame.pts, arrival, self._picture(frame))
@@ -270,9 +272,13 @@ class VideoDecoder(ABC):
         return float(index / rate) if rate else None
 
 
-def _all_frames(codec: ThreadedCodec, packets: Iterable[Packet[VideoStream]]) -> Iterator[av.VideoFrame]:
+def _all_frames(
+    codec: ThreadedCodec, packets: Iterable[Packet[VideoStream]], *, is_each_alone: bool
+) -> Iterator[av.VideoFrame]:
     for packet in packets:
         yield from codec.decode(packet)
+        if is_each_alone:
+            yield from codec.flush()
     yield from codec.finish()
 
 

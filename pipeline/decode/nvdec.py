@@ -151,7 +151,9 @@ class NvdecDecoder(VideoDecoder):
             if self._session is None and self._is_unproven:
                 self._ahead.extendleft(reversed(self._unshown))
                 return self._failure
-            if is_closed_key:
+            if self._is_live and self._gate.has_key_frames_only:
+                yield from self._drain()  # it would come out when the next ones go in, seconds later
+            elif is_closed_key:
                 order.after_closed_key_frame()
         yield from self._drain()
         return None
@@ -179,7 +181,8 @@ class NvdecDecoder(VideoDecoder):
                 if why_not is not None:
                     return headers.is_closed, why_not
                 nvdec.restart()
-        elif headers.is_closed and self._order.has_lost:
+        elif headers.is_closed and (self._order.has_lost or self._arrivals.ends_loss(packet)):
+            # What was built on lost frames may have come out as no frame: from here on the times are right again.
             yield from self._drain()
         if headers.is_closed:
             self._order.before_closed_key_frame()

@@ -98,6 +98,7 @@ class SourceStatus:
         drops: Frames that were dropped behind the decoder.
         is_live: Whether it is a live stream, which is reconnected.
         is_removed: Whether it was removed at run time: it is forgotten once its last result is out.
+        is_out: Whether its last result is out and the sinks have been told of its end.
         priority: Its share of the model where that cannot keep up.
         changed_s: `time.monotonic()` when it came to be in this state.
         connects: How often it has been connected, of a live stream.
@@ -123,6 +124,7 @@ class SourceStatus:
     drops: Drops = field(default_factory=Drops)
     is_live: bool = False
     is_removed: bool = False
+    is_out: bool = False
     priority: int = 1
     changed_s: float = field(default_factory=time.monotonic)
     connects: int = 0
@@ -157,14 +159,20 @@ class SourceStatus:
         with self._lock:
             self.earlier, self.decode = self.earlier + self.decode, stats
 
+    def detach(self) -> DecodeStats:
+        """What was counted so far, apart from who still counts."""
+        with self._lock:
+            self.decode = DecodeStats() + self.decode
+            return self.decode
+
     @property
     def dropped(self) -> dict[DropCause, int]:
         """How many frames were dropped by each cause that there was, in the decoder and behind it."""
         early = self.totals.drops
         return {cause: n for cause in DropCause if (n := early[cause] + self.drops[cause])}
 
-    def enter(self, state: SourceState, why: str = "") -> None:
-        """Changes the state; a live stream's changes are logged.
+    def enter(self, state: SourceState, why: str = "", *, is_news: bool = True) -> None:
+        """Changes the state; a live stream's changes are logged, at level debug those that are no news.
 
         What has failed stays so, whatever the others have not heard of it yet, until it is started again.
 
@@ -181,7 +189,25 @@ class SourceStatus:
                 raise ValueError(f"source {self.source_id}: {before.value} is not followed by {state.value}")
             self.state, self.changed_s = state, time.monotonic()
         if self.is_live:
-            log.info("stream %s: %s%s", self.source_id, state.value, f": {why}" if why else "")
+            # That a camera which is down is tried again goes without saying.
+            is_news = is_news and not (state is SourceState.WAITING and self.failed_attempts)
+            log.log(
+                logging.INFO if is_news else logging.DEBUG,
+                "stream %s: %s%s",
+                self.source_id,
+                state.value,
+                f": {why}" if why else "",
+            )
+
+    def connecting(self) -> bool:
+        """A waiting stream forgets its error and is connected; False if it has failed meanwhile."""
+        with self._lock:
+            if self.state is not SourceState.WAITING:
+                return False
+            self.error = self.error_code = None
+            self.state, self.changed_s = SourceState.CONNECTING, time.monotonic()
+        log.log(logging.DEBUG if self.failed_attempts else logging.INFO, "stream %s: connecting", self.source_id)
+        return True
 
     def fail(self, error: SourceError) -> None:
         """Records the first error that ended this source, and logs it."""
@@ -262,13 +288,28 @@ class RunStatus:
         with self._lock:
             return self.removed_results + sum(s.results for s in list(self.sources.values()))
 
-    def forget(self, source_id: str) -> None:
-        """A source that was removed has nothing more to give; its numbers stay in the totals."""
+    def remove(self, source_id: str) -> None:
+        """A source is forgotten once its last result is out, which may have been long ago."""
         with self._lock:
-            source = self.sources.pop(source_id)
-            self.removed += 1
-            self.removed_results += source.results
-            self.removed_frames += source.totals.frames
+            source = self.sources[source_id]
+            source.is_removed = True
+            if source.is_out:
+                self._forget(source)
+
+    def out(self, source_id: str) -> None:
+        """A source's last result is out and the sinks have been told of its end."""
+        with self._lock:
+            source = self.sources[source_id]
+            source.is_out = True
+            if source.is_removed:
+                self._forget(source)
+
+    def _forget(self, source: SourceStatus) -> None:
+        """Its numbers stay in the totals."""
+        del self.sources[source.source_id]
+        self.removed += 1
+        self.removed_results += source.results
+        self.removed_frames += source.totals.frames
 
     @property
     def elapsed_s(self) -> float:

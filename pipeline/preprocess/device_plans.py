@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from pipeline.config.models import Roi
 from pipeline.frames import Frame, Picture, Surface, SurfaceLayout
 from pipeline.preprocess.geometry import Placement
 from pipeline.preprocess.packing import BATCH, BLOCK, MAX_ROWS, TILE, pack
@@ -39,12 +40,16 @@ class DevicePlan:
 class DevicePlans:
     """Makes and uploads a plan when a new kind of picture appears; to be used with the stream current, from one thread."""
 
-    def __init__(self, stream: DeviceStream, make: Callable[[Picture, str], Plan]) -> None:
+    def __init__(
+        self, stream: DeviceStream, make: Callable[[Picture, str], Plan], rois: Mapping[str, Roi] | None = None
+    ) -> None:
         """Args:
         stream: Where uploads are enqueued.
         make: The plan for a source's picture; the same object for the same kind of picture, where it remembers it.
+        rois: Region of interest by source id; may change.
         """
         self._make = make
+        self._rois = rois if rois is not None else {}
         self._seen: OrderedDict[str, tuple[tuple[object, ...], DevicePlan]] = OrderedDict()
         self._on_device = lru_cache(maxsize=_KEPT)(partial(_to_device, Uploader(stream)))
 
@@ -60,6 +65,7 @@ class DevicePlans:
             picture.height,
             picture.rotation,
             picture.mirror,
+            self._rois.get(source_id),
         )
         seen = self._seen.get(source_id)
         # The frames of a stream share their layout and colour: as a rule this compares addresses.

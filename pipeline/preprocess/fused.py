@@ -49,7 +49,7 @@ class FusedPreprocessor:
         with stream.cupy:
             self._tensors = [cupy.empty(planner.shape(max_rows), planner.dtype) for _ in range(max(kept, 1))]
         self._max_rows = max_rows
-        self._plans = DevicePlans(stream, planner.plan)
+        self._plans = DevicePlans(stream, planner.plan, rois)
 
     def __call__(self, frames: Sequence[Frame], rows: int) -> InputBatch:
         """Enqueues the batch; see `pipeline.stages.Preprocessor`. Its tensor is a CuPy array in C order.

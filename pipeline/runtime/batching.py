@@ -52,12 +52,17 @@ class AdaptivePatience:
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
+        self._first_s: float | None = None
+        self._wait_s = _MOST_WAIT_S
 
     def deadline_s(self, first_s: float, last_s: float) -> float | None:
         """So long after the first frame."""
-        interval_s = self._intake.fastest_interval_s()
-        wait_s = _MOST_WAIT_S if interval_s is None else min(max(_SHARE * interval_s, _LEAST_WAIT_S), _MOST_WAIT_S)
-        return first_s + wait_s
+        if first_s != self._first_s:  # once a batch: with hundreds of sources it costs more than all else
+            self._first_s = first_s
+            interval_s = self._intake.fastest_interval_s()
+            wait_s = _MOST_WAIT_S if interval_s is None else _SHARE * interval_s
+            self._wait_s = min(max(wait_s, _LEAST_WAIT_S), _MOST_WAIT_S)
+        return first_s + self._wait_s
 
     def is_enough(self, source_ids: set[str]) -> bool:
         """Whether no other source is giving frames."""

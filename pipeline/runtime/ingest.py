@@ -13,10 +13,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.errors import SourceError, SourceErrorCode, StreamStateError, UnknownStreamError
+from pipeline.errors import SourceError, SourceErrorCode, StreamStateError, UnknownStreamError, VramlineError
 from pipeline.frames import Frame
+from pipeline.observe.logs import redacted_traceback
 from pipeline.observe.status import CONNECTED, ENDED, RunStatus, SourceState, SourceStatus
 from pipeline.queues import Closed
 from pipeline.runtime.flow import SourceEnd
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.2
 # FFmpeg ends a silent read after `timeout_s` by itself; where it does not, its thread is left behind this much later.
 _GRACE_S = 1.0
+# A live stream that is none of these can be connected again.
+_OVER = (SourceState.DONE, SourceState.STOPPED)
 # What a session may take to end once it has been told to, before it is left behind.
 _LEAVE_S = 5.0
 
@@ -63,6 +66,7 @@ class _Stream:
     is_wanted: bool = True  # False: paused
     is_removed: bool = False
     is_ended: bool = False  # the sinks have been told
+    has_failed: bool = False  # and what follows has been done
 
     @property
     def status(self) -> SourceStatus:
@@ -111,6 +115,8 @@ class Ingest:
         self._streams: dict[str, _Stream] = {}
         self._leaving: list[_Stream] = []  # removed, and their sessions not over yet
         self._is_stopping = False
+        self._end_lock = threading.Lock()  # held where sources are added and where the last one has ended
+        self._has_ended = False
         for spec in specs:
             self._streams[spec.source_id] = self._new_stream(spec)
         self._thread = threading.Thread(target=self._supervise, name="sources", daemon=True)
@@ -130,16 +136,30 @@ class Ingest:
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Waits until all sources have ended; whether they have."""
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def add(self, spec: VideoSpec) -> None:
-        """Another source, which has its entry in the status."""
+        """Another source, which has its entry in the status.
+
+        Raises:
+            StreamStateError: all has ended meanwhile.
+        """
+        status = self._status.sources[spec.source_id]
 
         def add() -> None:
-            self._streams[spec.source_id] = self._new_stream(spec)
+            if self._status.sources.get(spec.source_id) is not status:
+                return  # it was removed at once
+            if self._is_stopping:
+                status.enter(SourceState.STOPPED)
+            else:
+                self._streams[spec.source_id] = self._new_stream(spec)
 
-        self._inbox.put(add)
+        with self._end_lock:
+            if self._has_ended:
+                raise StreamStateError("the run is not going on: no source can be added")
+            self._inbox.put(add)
 
     def remove(self, source_id: str) -> None:
         """Ends a source and forgets it.
@@ -167,9 +187,9 @@ class Ingest:
 
         Raises:
             UnknownStreamError: there is none.
-            StreamStateError: it is a video.
+            StreamStateError: it is a video, or is over for good.
         """
-        self._live(source_id)
+        self._not_over(source_id)
         self._inbox.put(lambda: self._resume(source_id))
 
     def restart(self, source_id: str) -> None:
@@ -177,9 +197,9 @@ class Ingest:
 
         Raises:
             UnknownStreamError: there is none.
-            StreamStateError: it is a video.
+            StreamStateError: it is a video, or is over for good.
         """
-        self._live(source_id)
+        self._not_over(source_id)
         self._inbox.put(lambda: self._restart(source_id))
 
     def set_priority(self, source_id: str, priority: int) -> None:
@@ -217,6 +237,11 @@ class Ingest:
             raise StreamStateError(f"{source_id} is a video, not a live stream")
         return status
 
+    def _not_over(self, source_id: str) -> None:
+        status = self._live(source_id)
+        if status.state in _OVER:
+            raise StreamStateError(f"stream {source_id} has {status.state.value}", remedy="add it again")
+
     # ------------------------------------------------------------------------------------------------- the supervisor
 
     def _supervise(self) -> None:
@@ -229,6 +254,7 @@ class Ingest:
         except BaseException as e:
             self._on_failure(e)
         finally:
+            self._has_ended = True
             for stream in self._streams.values():
                 if stream.session is not None:
                     stream.session.cancel()
@@ -260,9 +286,11 @@ class Ingest:
         streams = self._streams.values()
         if self._leaving or any(s.session is not None for s in streams):
             return False
-        if self._is_stopping:
-            return True
-        return not self._stay_alive and self._inbox.empty() and all(s.status.state in ENDED for s in streams)
+        if not self._is_stopping and (self._stay_alive or not all(s.status.state in ENDED for s in streams)):
+            return False
+        with self._end_lock:
+            self._has_ended = self._inbox.empty()  # what is asked last is done before
+            return self._has_ended
 
     def _new_stream(self, spec: VideoSpec) -> _Stream:
         settings, status = spec.settings, self._status.sources[spec.source_id]
@@ -284,9 +312,9 @@ class Ingest:
         videos = self._limits.open_videos - sum(
             1 for s in self._streams.values() if s.session is not None and not s.status.is_live
         )
-        for stream in self._streams.values():
-            if stream.status.state is not SourceState.WAITING or stream.session is not None:
-                continue
+        waiting = [s for s in self._streams.values() if s.status.state is SourceState.WAITING and s.session is None]
+        # Who has waited longest goes first: cameras that are down must not take every turn from those behind them.
+        for stream in sorted(waiting, key=lambda s: s.status.changed_s):
             if stream.status.is_live and connects > 0:
                 connects -= 1
                 self._connect(stream)
@@ -296,8 +324,9 @@ class Ingest:
 
     def _connect(self, stream: _Stream) -> None:
         if stream.status.is_live:
-            stream.status.enter(SourceState.CONNECTING)
-            stream.status.error = stream.status.error_code = None
+            if not stream.status.connecting():
+                return
+            stream.has_failed = False
         stream.session = Session(
             stream.track,
             open_decoder=self._open_decoder,
@@ -322,6 +351,9 @@ class Ingest:
             status.retry_s = None
             status.enter(SourceState.WAITING)
         if session is None:
+            if status.state is SourceState.FAILED and not stream.has_failed:  # a frame that came before the end
+                status.retry_s = None
+                self._failed(stream)
             return
         if stream.leave_by_s is not None:
             if now_s >= stream.leave_by_s:
@@ -330,6 +362,9 @@ class Ingest:
         if not status.is_live or status.state not in CONNECTED:
             return
         settings, silent_s = stream.spec.settings, session.silent_s(now_s)
+        if status.failed_attempts and (session.ran_s or 0.0) >= settings.reconnect.stable_s:
+            status.failed_attempts = 0
+            stream.backoff.reset()
         if status.state is SourceState.RUNNING and silent_s >= settings.stall_s:
             status.enter(SourceState.STALLED, f"nothing has come for {silent_s:.1f} s")
         elif status.state is SourceState.STALLED and silent_s < settings.stall_s:
@@ -343,7 +378,7 @@ class Ingest:
         session = stream.session
         assert session is not None
         session.cancel()
-        session.settle()
+        session.leave()
         log.debug("stream %s: a thread that hangs is left behind", stream.status.source_id)
         self._ended(stream, session, SessionEnd(error, None, session.ran_s))
 
@@ -358,12 +393,12 @@ class Ingest:
         stream.session = stream.leave_by_s = None
         status, settings = stream.status, stream.spec.settings
         if end.crash is not None:
-            self._on_failure(end.crash)
+            end = replace(end, error=self._crashed(stream, end.crash))
         if stream.is_removed or self._is_stopping:
             if end.error is not None and not status.is_live:
                 status.fail(end.error)
             self._close(stream, SourceState.STOPPED)
-        elif status.error is not None:  # the model's side cannot use its frames
+        elif status.error is not None and not session.was_told:  # the model's side cannot use its frames
             self._failed(stream)
         elif not status.is_live:
             if end.error is not None:
@@ -385,8 +420,18 @@ class Ingest:
             )
             self._back_off(stream, error, stream.backoff.delay_s(error.code, end.ran_s), settings.on_error)
 
+    def _crashed(self, stream: _Stream, crash: BaseException) -> SourceError | None:
+        """A mistake that one camera brings out is its own error, and the others go on; every other ends the run."""
+        if not stream.status.is_live or isinstance(crash, VramlineError):
+            self._on_failure(crash)
+            return None
+        log.error("stream %s:\n%s", stream.status.source_id, redacted_traceback(crash))
+        text = f"{stream.spec.shown}: its decoder broke ({type(crash).__name__})"
+        return SourceError(text, source_id=stream.status.source_id, code=SourceErrorCode.DAMAGED)
+
     def _back_off(self, stream: _Stream, error: SourceError, delay_s: float | None, on_error: str) -> None:
         status = stream.status
+        is_news = error.code is not status.last_error_code or stream.backoff.failures.bit_count() == 1
         status.last_error, status.last_error_code = str(error), error.code
         status.failed_attempts = stream.backoff.failures
         if delay_s is None:
@@ -394,9 +439,13 @@ class Ingest:
             self._failed(stream)
             return
         status.retry_s = time.monotonic() + delay_s
-        status.enter(SourceState.BACKING_OFF, f"{error}; tries again in {delay_s:.1f} s")
+        text = f"{error}; tries again in {delay_s:.1f} s"
+        if stream.backoff.failures > 1:
+            text += f", {stream.backoff.failures} attempts so far"
+        status.enter(SourceState.BACKING_OFF, text, is_news=is_news)
 
     def _failed(self, stream: _Stream) -> None:
+        stream.has_failed = True
         if not stream.status.is_live:
             self._end(stream)
         if stream.spec.settings.on_error == "stop":
@@ -405,14 +454,14 @@ class Ingest:
 
     def _close(self, stream: _Stream, state: SourceState) -> None:
         """The source is over for good."""
-        if stream.status.state is not SourceState.FAILED or stream.is_removed:
+        if stream.status.state not in ENDED:
             stream.status.enter(state)
         self._end(stream)
         if stream.is_removed:
             if stream in self._leaving:
                 self._leaving.remove(stream)
             if not stream.track.is_announced:  # else when its last frame has come out of the model
-                self._status.forget(stream.status.source_id)
+                self._status.out(stream.status.source_id)
 
     def _end(self, stream: _Stream) -> None:
         """Tells the sinks, once. A live stream that failed is not over before the run is: it can be restarted."""
@@ -446,9 +495,14 @@ class Ingest:
 
     def _remove(self, source_id: str) -> None:
         stream = self._streams.pop(source_id, None)
+        status = self._status.sources.get(source_id)
         if stream is None:
+            if status is not None and not status.is_removed:  # there was nothing to open
+                self._status.remove(source_id)
+                self._status.out(source_id)
             return
-        stream.is_removed = stream.status.is_removed = True
+        stream.is_removed = True
+        self._status.remove(source_id)
         if stream.session is None:
             self._close(stream, SourceState.STOPPED)
         else:
@@ -463,10 +517,11 @@ class Ingest:
 
     def _resume(self, source_id: str) -> None:
         stream = self._streams.get(source_id)
-        if stream is None or stream.is_wanted or self._is_stopping:
+        if stream is None or stream.is_wanted or self._is_stopping or stream.is_ended:
             return
         stream.is_wanted = True
         stream.backoff.reset()
+        stream.status.failed_attempts = 0
         if stream.session is None:
             stream.status.enter(SourceState.WAITING)
         else:
@@ -474,7 +529,7 @@ class Ingest:
 
     def _restart(self, source_id: str) -> None:
         stream = self._streams.get(source_id)
-        if stream is None or self._is_stopping or stream.status.state in (SourceState.DONE, SourceState.STOPPED):
+        if stream is None or self._is_stopping or stream.is_ended:
             return
         stream.is_wanted = True
         stream.backoff.reset()

@@ -128,12 +128,15 @@ class Lane:
         """Drops what is in flight and wakes up everyone who waits: the run has failed."""
         self._intake.close(discard=True)
         for queue in self._queues:
-            queue.close(discard=True)
+            for batch in queue.discard():
+                self._drop(batch.frames, DropCause.CLOSED)
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Waits until all threads have ended; whether they have."""
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
+            if thread.ident is None:  # the start failed before
+                continue
             thread.join(None if end_s is None else max(0.0, end_s - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
@@ -145,10 +148,14 @@ class Lane:
                 batch = next(batches, None)
                 if batch is None:
                     break
-                for step in steps:
-                    step(batch)
-                if out is not None:
-                    out.put(batch)
+                try:
+                    for step in steps:
+                        step(batch)
+                    if out is not None:
+                        out.put(batch)
+                except BaseException:
+                    self._drop(batch.frames, DropCause.CLOSED)
+                    raise
             if out is not None:
                 out.close()
             elif self._on_end is not None:
@@ -234,10 +241,11 @@ class Lane:
         self._status.stages["sinks"].add(time.perf_counter() - start, len(batch.frames))
         if results is not None:
             self._count(results, inferred_s)
+            batch.frames = []  # they are accounted for
         for source_id in batch.finished:
-            source_status = self._status.sources.get(source_id)
-            if source_status is not None and source_status.is_removed:
-                self._status.forget(source_id)
+            if self._status.sources[source_id].is_removed:
+                self._stages.rois.pop(source_id, None)
+            self._status.out(source_id)
         if results is not None:
             self._deliver(results)
 

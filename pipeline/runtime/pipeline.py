@@ -186,11 +186,16 @@ class Pipeline:
             specs = [item for item in found if isinstance(item, VideoSpec)]
             self._check_that_more_sources_fit(source)
             for spec in specs:
-                self.status.sources[spec.source_id] = new_status(spec)
+                stages.rois.pop(spec.source_id, None)
                 if source.roi is not None:
                     stages.rois[spec.source_id] = source.roi
+                self.status.sources[spec.source_id] = new_status(spec)
+                try:
+                    ingest.add(spec)
+                except StreamStateError:
+                    del self.status.sources[spec.source_id]
+                    raise
                 self._specs.append(spec)
-                ingest.add(spec)
         return [spec.source_id for spec in specs]
 
     def remove_source(self, source_id: str) -> None:
@@ -203,8 +208,6 @@ class Pipeline:
         self._running_ingest().remove(source_id)
         with self._sources_lock:
             self._specs = [spec for spec in self._specs if spec.source_id != source_id]
-        if self._stages is not None:
-            self._stages.rois.pop(source_id, None)
 
     def pause_source(self, source_id: str) -> None:
         """Disconnects a live stream until it is resumed.
@@ -255,8 +258,8 @@ class Pipeline:
         What else differs takes effect at the next start, and a warning says so. Sources that were added by `add_source`
         stay. Returns when it is done.
         """
-        apply_sources(self, self.config, config)
-        self.config = self.config.model_copy(update={"sources": config.sources})
+        sources = apply_sources(self, self.config, config)
+        self.config = self.config.model_copy(update={"sources": sources})
 
     def ids_of(self, source: Source) -> list[str]:
         """The ids of what this entry of the configuration named, whatever its priority is by now."""
@@ -270,6 +273,9 @@ class Pipeline:
         return self._ingest
 
     def _check_that_more_sources_fit(self, source: Source) -> None:
+        engine = self.config.pipeline.preprocess.engine
+        if source.roi is not None and self.status.device == "cuda" and engine == "cvcuda":
+            raise StreamStateError("cvcuda cannot do a region of interest")
         if len(self.status.sources) == 0 or self.config.may_grow or len(self._specs) > 1:
             return
         for sink in self.config.sinks:
@@ -315,6 +321,11 @@ class Pipeline:
             for spec in self._specs:
                 self.status.sources[spec.source_id].state = SourceState.STOPPED
             return False
+        if self.config.observe.http is not None:  # first: it may not start
+            from pipeline.control.http import HttpServer
+
+            self._http = HttpServer(self, self.config.observe.http)
+            self._http.start()
         runtime, stages = self.config.runtime, self._stages
         batch_size = stages.model.batch_size
         intake = Intake(self._drop)
@@ -342,11 +353,6 @@ class Pipeline:
             stay_alive=runtime.stay_alive,
             on_failure=self._fail,
         )
-        if self.config.observe.http is not None:
-            from pipeline.control.http import HttpServer
-
-            self._http = HttpServer(self, self.config.observe.http)
-            self._http.start()
         self._lane.start()
         self._ingest.start()
         if self._stop_requested:
@@ -383,9 +389,9 @@ class Pipeline:
                 self._failure = error
         if isinstance(error, VramlineError):
             self.status.errors.append(str(error))
+        self.stop()  # first, so that what the lane breaks off is not taken for its end
         if self._lane is not None:
             self._lane.give_up()
-        self.stop()
         if self._delivered is not None:
             self._delivered.close()
 

@@ -169,6 +169,9 @@ class Session:
         limit = track.spec.settings.max_frames
         resumed_s = time.perf_counter()
         for frame in decoder:
+            if self._is_cancelled:  # it may be another session's turn by now
+                let_go(frame)
+                break
             self._count_frame(time.perf_counter() - resumed_s)
             if status.is_live:
                 received_s = frame.received_s if frame.received_s is not None else time.monotonic()
@@ -197,7 +200,16 @@ class Session:
             let_go(frame)
             raise
         finally:
+            self._moved_s = time.monotonic()  # first: the time we made it wait for is no silence
             self._is_waiting = False
+
+    def leave(self) -> None:
+        """Accounts for what was read so far; what the thread, which does not end, still counts has no effect."""
+        with self._lock:
+            if self._is_settled:
+                return
+            self._stats = self.track.status.detach()
+        self.settle()
 
     def settle(self) -> None:
         """Accounts for what was read and has neither been handed on nor dropped for a reason; once, when nothing more counts.

@@ -146,8 +146,7 @@ class Wall:
             else:
                 assert isinstance(item, SourceEnd)
                 self.told.append(("ends", item.source_id))
-                if self.status.sources[item.source_id].is_removed:
-                    self.status.forget(item.source_id)
+                self.status.out(item.source_id)
 
     def state(self, name: str) -> SourceState:
         return self.status.sources[name].state
