@@ -109,6 +109,10 @@ def _reload(pipeline: Pipeline, read: Callable[[], Config]) -> None:
         pipeline.reload(read())
     except VramlineError as error:
         log.error("the configuration was not reloaded, the run goes on as it was: %s", error)
+    except Exception as error:  # a bug: it must not be the last reload
+        from pipeline.observe.logs import redacted_traceback
+
+        log.error("the reload broke off:\n%s", redacted_traceback(error))
 
 
 def _plan(config: Config, status: RunStatus) -> str:
