@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from pipeline.config.models import Postprocess
 from pipeline.errors import ModelError
-from pipeline.frames import Colour, Frame, InputBatch, Picture, Predictions
+from pipeline.frames import Colour, Frame, InputBatch, Picture, Predictions, Window
 from pipeline.postprocess import build_postprocessor
 from pipeline.stages import TensorInfo
 
@@ -145,6 +145,70 @@ def make_case(
     return Case(fields, outputs, make_batch(rng, frames, rows))
 
 
+def make_pose_case(
+    seed: int, *, persons: int | None, frames: int = 2, dtype: str = "float32", options: dict[str, Any] | None = None
+) -> Case:
+    """Keypoints on a coarse grid with ties and odd numbers; `persons` None: one person without box and score."""
+    rng = np.random.default_rng(seed)
+    fields: dict[str, Any] = {"family": "pose"} | (options or {})
+    count, rows, many = len(fields.get("keypoints") or range(17)), frames + 1, persons or 1
+    scores = rng.integers(0, 101, (rows, many, count)) / 100
+    points = rng.integers(-8, 72, (rows, many, count, 2)) / 64
+    if not fields.get("normalized", True):
+        points = points * SIZE
+    values = np.concatenate([points, scores[..., None]], axis=-1)
+    if persons is not None:
+        corner, size = rng.integers(-8, 60, (rows, many, 2)) / 64, rng.integers(-2, 40, (rows, many, 2)) / 64
+        box = np.concatenate([corner, corner + size], axis=-1) * (1 if fields.get("normalized", True) else 64)
+        score = rng.integers(0, 11, (rows, many, 1)) / 10
+        values = np.concatenate([values.reshape(rows, many, 3 * count), box, score], axis=-1)
+    where = rng.random(values.shape) < 0.02
+    values[where] = rng.choice([np.nan, np.inf, -np.inf, -0.0], int(where.sum()))
+    # Infinite scores are improbable ones: an error, which has a test of its own.
+    flat = values.reshape(rows, many, -1)
+    of_scores = flat[..., [*range(2, 3 * count, 3), *([-1] if persons is not None else [])]]
+    of_scores[of_scores == np.inf] = 0.5
+    flat[..., [*range(2, 3 * count, 3), *([-1] if persons is not None else [])]] = of_scores
+    return Case(fields, {"o": flat.reshape(values.shape).astype(dtype)}, make_batch(rng, frames, rows))
+
+
+def make_segment_case(
+    seed: int,
+    *,
+    channels: int,
+    size: tuple[int, int] = (6, 5),
+    frames: int = 2,
+    dtype: str = "float32",
+    options: dict[str, Any] | None = None,
+) -> Case:
+    """Numbers on a coarse grid with ties and odd numbers, in (height, width) `size`; integers are class numbers."""
+    rng = np.random.default_rng(seed)
+    fields: dict[str, Any] = {"family": "segment"} | (options or {})
+    rows = frames + 1
+    shape: tuple[int, ...] = (rows, *size, channels)
+    if np.dtype(dtype).kind in "iu":
+        values = rng.integers(0, 256, shape[:3]) if dtype == "uint8" else rng.integers(-3, 300, shape[:3])
+        values = np.minimum(values, np.iinfo(dtype).max)
+    else:
+        values = rng.integers(-10, 11, shape) / 10
+        if fields.get("activation", "none") != "none":
+            values *= 4
+        where = rng.random(values.shape) < 0.02
+        values[where] = rng.choice([np.nan, np.inf, -np.inf, -0.0], int(where.sum()))
+        if fields.get("layout") == "nchw":
+            values = np.moveaxis(values, -1, 1)
+    batch = make_batch(rng, frames, rows)
+    windows = []
+    for _ in range(frames):
+        left, top = (int(rng.integers(0, side // 2)) for side in SIZE)
+        width, height = (int(rng.integers(1, side - start + 1)) for side, start in zip(SIZE, (left, top), strict=True))
+        hidden = rng.random((height, width)) < 0.2 if rng.random() < 0.5 else None
+        windows.append(Window(left, top, width, height, hidden))
+    if rng.random() < 0.7:
+        batch = replace(batch, windows=tuple(windows))
+    return Case(fields, {"o": np.ascontiguousarray(values, dtype)}, batch)
+
+
 def nearly_tied(case: Case) -> bool:
     """Whether a softmax gives scores so near to each other, or to a threshold, that rounding may decide."""
     if case.fields.get("activation") != "softmax":
@@ -183,6 +247,28 @@ def assert_same(found: Predictions | str, expected: Predictions | str) -> None:
             b.scores.dtype,
             b.counts.dtype,
         )
+        return
+    if expected.poses is not None:
+        assert found.poses is not None
+        for name in ("boxes", "scores", "points", "point_scores", "visible", "offsets"):
+            x, y = getattr(found.poses, name), getattr(expected.poses, name)
+            np.testing.assert_array_equal(x, y)
+            assert x.dtype == y.dtype
+        assert (found.poses.names, found.poses.edges) == (expected.poses.names, expected.poses.edges)
+        return
+    if expected.segmentations is not None:
+        assert found.segmentations is not None
+        for name in ("classes", "transforms", "sizes", "shares"):
+            x, y = getattr(found.segmentations, name), getattr(expected.segmentations, name)
+            np.testing.assert_array_equal(x, y)
+            assert x.dtype == y.dtype
+        assert found.segmentations.names == expected.segmentations.names
+        assert found.segmentations.class_offset == expected.segmentations.class_offset
+        return
+    if expected.embeddings is not None:
+        assert found.embeddings is not None
+        np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+        assert found.embeddings.dtype == expected.embeddings.dtype
         return
     a, b = found.detections, expected.detections
     assert a is not None

@@ -7,6 +7,7 @@ looks too early, or if memory is used again too soon.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 import numpy as np
 from host_compiler import compile_for_host
+from postprocess_cases import Case
 
-from pipeline.postprocess.cuda import layout
-from pipeline.postprocess.cuda.layout import BATCH, SOURCE
+from pipeline.postprocess.cuda import build_cuda_postprocessor, layout
+from pipeline.postprocess.cuda.layout import BATCH, MAPS, SOURCE
 
 SHIMS = r"""
 #include <cmath>
@@ -51,27 +53,33 @@ template <typename F> static void for_all(F f) {
 
 DRIVER = r"""
 extern "C" {
-void run(int kernel, const Batch* batch, unsigned x, unsigned y, unsigned threads) {
+void run(int kernel, const void* parameters, unsigned x, unsigned y, unsigned threads) {
+  const Batch* batch = static_cast<const Batch*>(parameters);
   gridDim = {x, y};
   blockDim = {threads, 1};
   for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++)
-    for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++) (kernel == 0 ? collect : kernel == 1 ? finish : classify)(*batch);
+    for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++)
+      if (kernel == 3) segment(*static_cast<const Maps*>(parameters));
+      else (kernel == 0 ? collect : kernel == 1 ? finish : classify)(*batch);
 }
 float convert_half(unsigned short bits) { return half_to_float(bits); }
 int sizes[] = {sizeof(Tensor), sizeof(Level), sizeof(View), sizeof(Tally), sizeof(Kept), sizeof(Header), sizeof(Row),
-  sizeof(ClassRow), sizeof(Batch)};
+  sizeof(ClassRow), sizeof(Batch), sizeof(Maps)};
 int constants[] = {kMaxFrames, kMaxLevels, kCollectThreads, kFinishThreads, int(kChunk), sizeof(Work)};
 int offsets[] = {OFFSETS};
+int map_offsets[] = {MAP_OFFSETS};
 }
 """
-KERNELS = ("collect", "finish", "classify")
+KERNELS = ("collect", "finish", "classify", "segment")
 FIELDS = [name for name in BATCH.names or () if name != "__"]
 
 
 def build(folder: Path) -> ctypes.CDLL:
     """Compiles the kernels with g++; skips the test without it."""
     offsets = ", ".join(f"offsetof(Batch, {name})" for name in FIELDS)
-    library = compile_for_host(SHIMS + SOURCE.read_text() + DRIVER.replace("OFFSETS", offsets), folder, "-O2")
+    of_maps = ", ".join(f"offsetof(Maps, {name})" for name in MAPS.names or ())
+    driver = DRIVER.replace("MAP_OFFSETS", of_maps).replace("OFFSETS", offsets)
+    library = compile_for_host(SHIMS + SOURCE.read_text() + driver, folder, "-O2")
     library.convert_half.restype = ctypes.c_float
     return library
 
@@ -82,11 +90,13 @@ def check_layouts(library: ctypes.CDLL) -> None:
     def numbers(name: str, count: int) -> list[int]:
         return list((ctypes.c_int * count).in_dll(library, name))
 
-    kinds = ("TENSOR", "LEVEL", "VIEW", "TALLY", "KEPT", "HEADER", "ROW", "CLASS_ROW", "BATCH")
+    kinds = ("TENSOR", "LEVEL", "VIEW", "TALLY", "KEPT", "HEADER", "ROW", "CLASS_ROW", "BATCH", "MAPS")
     assert numbers("sizes", len(kinds)) == [getattr(layout, kind).itemsize for kind in kinds]
     assert dict(zip(FIELDS, numbers("offsets", len(FIELDS)), strict=True)) == {
         name: layout.offset_of(BATCH, name) for name in FIELDS
     }
+    names = MAPS.names or ()
+    assert numbers("map_offsets", len(names)) == [layout.offset_of(MAPS, name) for name in names]
     *constants, _, shared_bytes = numbers("constants", 6)
     assert constants == [layout.MAX_FRAMES, layout.MAX_LEVELS, layout.COLLECT_THREADS, layout.FINISH_THREADS]
     assert BATCH.itemsize <= 4096, "kernel parameters"
@@ -177,7 +187,7 @@ class Cupy:
 
                 def start(grid, block, parameters):
                     (batch,) = parameters
-                    assert batch.dtype == BATCH
+                    assert batch.dtype == (MAPS if name == "segment" else BATCH)
                     assert batch.size == 1
                     assert min(grid) > 0
                     outer.launches[name] += 1
@@ -222,3 +232,26 @@ class Cupy:
         assert self._stream.depth, "not on the stream"
         self._arrays.append(values)
         return values.view(Array)
+
+
+class Device:
+    """A device that lives on the host."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.stream = Stream()
+        self.cupy = Cupy(library, self.stream)
+
+    def build(self, case: Case, max_frames: int = 80) -> Any:
+        sys.modules["cupy"] = self.cupy  # type: ignore[assignment]
+        layout.kernel.cache_clear()
+        layout._module.cache_clear()
+        try:
+            return build_cuda_postprocessor(
+                case.config, case.infos, model_size=case.batch.model_size, stream=self.stream, max_frames=max_frames
+            )
+        finally:
+            del sys.modules["cupy"]
+
+    def run(self, case: Case) -> Any:
+        outputs = on_device(case.outputs)
+        return self.build(case)(outputs, case.batch).result()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from pipeline.inference.signature import show_shape
+from pipeline.masks import NO_CLASS
 from pipeline.stages import TensorInfo
 
 # The family and the other fields of `pipeline.postprocess`, as lines of YAML.
@@ -16,6 +17,9 @@ _COCO_NUMBERS = 90  # COCO's class numbers run to 90, ten of them unused.
 _SIDES = 4
 _BINS = (8, 11, 17)  # reg_max + 1 of the published GFL and NanoDet models.
 _STRIDES = (8, 16, 32, 64)
+_POSE_ROW = 3 * 17 + 5
+_MOST_PERSONS = 50
+_COARSEST = 16  # Input pixels per cell of a class map; what is coarser is some feature map.
 
 
 def guess_family(outputs: Sequence[TensorInfo], size: tuple[int, int]) -> Guess:
@@ -138,13 +142,47 @@ def _classify(outputs: Sequence[TensorInfo], size: tuple[int, int]) -> Guess | N
     ]
 
 
+def _pose(outputs: Sequence[TensorInfo], size: tuple[int, int]) -> Guess | None:
+    """MoveNet's outputs: 17 keypoints y, x, score of one person, or several persons in rows of 56 numbers."""
+    (only,) = outputs if len(outputs) == 1 else (None,)
+    if only is None or only.shape is None:
+        return None
+    one = len(only.shape) == 4 and only.shape[2:] == (17, 3)
+    several = len(only.shape) == 3 and only.shape[2] == _POSE_ROW and (only.shape[1] or 0) <= _MOST_PERSONS
+    return ("pose", [f"output: {_quoted(only.name)}"]) if one or several else None
+
+
+def _segment(outputs: Sequence[TensorInfo], size: tuple[int, int]) -> Guess | None:
+    """A map that is not much coarser than the input, with no more channels than there are classes in a class map."""
+    (only,) = outputs if len(outputs) == 1 else (None,)
+    if only is None or only.shape is None or len(only.shape) != 4:
+        return None
+    _, rows, columns, channels = only.shape
+    if rows is None or columns is None or channels is None or not 1 <= channels <= NO_CLASS:
+        return None
+    if min(rows * _COARSEST / size[1], columns * _COARSEST / size[0]) < 1:
+        return None
+    if channels == 1:
+        return "segment", [
+            f"output: {_quoted(only.name)}",
+            "activation: none  # a guess: sigmoid if the outputs are not yet in 0..1",
+        ]
+    return "segment", [
+        f"output: {_quoted(only.name)}",
+        "background: true  # a guess: channel 0 is the background, and no class",
+        f"# labels: labels.txt  # one line for each of the {channels - 1} other classes",
+    ]
+
+
 _GUESSES: tuple[Callable[[Sequence[TensorInfo], tuple[int, int]], Guess | None], ...] = (
     _od_api,
     _gfl,
     _ssd,
     _boxes_scores_classes,
+    _pose,
     _yolo,
     _classify,
+    _segment,
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.config.models import (
     BoxesPost,
     ClassifyPost,
@@ -12,21 +14,33 @@ from pipeline.config.models import (
     SsdPost,
     YoloPost,
 )
+from pipeline.config.plugins import PluginPost
+from pipeline.config.tasks import EmbeddingPost, PosePost, SegmentPost
 from pipeline.postprocess.boxes import BoxesDecoder
 from pipeline.postprocess.classify import ClassifyPostprocessor
 from pipeline.postprocess.detection import Decode, DetectionPostprocessor
+from pipeline.postprocess.embedding import EmbeddingPostprocessor
 from pipeline.postprocess.gfl import GflDecoder
 from pipeline.postprocess.od_api import OdApiDecoder
+from pipeline.postprocess.pose import PosePostprocessor
 from pipeline.postprocess.raw import RawPostprocessor
+from pipeline.postprocess.segment import SegmentPostprocessor
 from pipeline.postprocess.ssd import SsdDecoder
 from pipeline.postprocess.yolo import YoloDecoder
 from pipeline.stages import Postprocessor, TensorInfo
 
+if TYPE_CHECKING:
+    from pipeline.plugins.host import Loaded
+
 __all__ = ["build_postprocessor"]
 
 
-def build_postprocessor(
-    config: Postprocess, outputs: tuple[TensorInfo, ...], *, model_size: tuple[int, int]
+def build_postprocessor(  # noqa: PLR0911 - one for each kind of family
+    config: Postprocess,
+    outputs: tuple[TensorInfo, ...],
+    *,
+    model_size: tuple[int, int],
+    plugin: Loaded | None = None,
 ) -> Postprocessor:
     """The postprocessor that a configuration's `pipeline.postprocess` asks for.
 
@@ -34,16 +48,30 @@ def build_postprocessor(
         config: The section of one family.
         outputs: The model's outputs.
         model_size: (width, height) of the model's input in pixels.
+        plugin: What family `plugin` names, if it is loaded already.
 
     Raises:
         ModelError: the model lacks an output, or what is known of its shapes does not fit the family.
         ConfigError: labels cannot be read, or a class that is named does not exist.
     """
-    if isinstance(config, ClassifyPost):
-        return ClassifyPostprocessor(config, outputs)
-    if isinstance(config, RawPost):
-        return RawPostprocessor(config, outputs)
-    return DetectionPostprocessor(config, _decoder(config, outputs, model_size))
+    match config:
+        case ClassifyPost():
+            return ClassifyPostprocessor(config, outputs)
+        case PosePost():
+            return PosePostprocessor(config, outputs, model_size)
+        case SegmentPost():
+            return SegmentPostprocessor(config, outputs, model_size)
+        case EmbeddingPost():
+            return EmbeddingPostprocessor(config, outputs)
+        case RawPost():
+            return RawPostprocessor(config, outputs)
+        case PluginPost():
+            from pipeline.plugins.host import PluginHost
+            from pipeline.plugins.postprocess import host_postprocessor
+
+            return host_postprocessor(plugin or PluginHost().load(config, "pipeline.postprocess"))
+        case _:
+            return DetectionPostprocessor(config, _decoder(config, outputs, model_size))
 
 
 def _decoder(

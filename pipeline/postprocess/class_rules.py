@@ -25,12 +25,12 @@ class ClassRules:
         self._thresholds: dict[int, float] = {}
         issues: list[ConfigIssue] = []
         for label, threshold in config.thresholds.items():
-            ids = _ids(label, names, f"pipeline.postprocess.thresholds.{label}", issues)
+            ids = class_ids_of(label, names, f"pipeline.postprocess.thresholds.{label}", issues)
             self._thresholds.update(dict.fromkeys(ids, threshold))
         self._wanted: list[int] | None = None
         if config.classes is not None:
             fields = ((f"pipeline.postprocess.classes[{i}]", value) for i, value in enumerate(config.classes))
-            self._wanted = [id_ for field, value in fields for id_ in _ids(value, names, field, issues)]
+            self._wanted = [id_ for field, value in fields for id_ in class_ids_of(value, names, field, issues)]
         if issues:
             raise ConfigError(issues)
 
@@ -49,7 +49,7 @@ class ClassRules:
         return limits
 
 
-def _ids(value: str | int, names: Mapping[int, str], field: str, issues: list[ConfigIssue]) -> list[int]:
+def class_ids_of(value: str | int, names: Mapping[int, str], field: str, issues: list[ConfigIssue]) -> list[int]:
     """The ids that a label or id stands for; a problem is added to `issues`."""
     if isinstance(value, int):
         return [value]

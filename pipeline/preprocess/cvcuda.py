@@ -21,7 +21,7 @@ from pipeline.frames import Frame, InputBatch, Picture
 from pipeline.preprocess.device_plans import DevicePlan, DevicePlans, launch, surface_of
 from pipeline.preprocess.geometry import Placement, place
 from pipeline.preprocess.kernels import fused_kernel
-from pipeline.preprocess.planner import Planner, transforms_of
+from pipeline.preprocess.planner import Planner, transforms_of, window_of
 from pipeline.preprocess.render import Kind, Plan, Values, plan
 from pipeline.preprocess.roi import region_of
 from pipeline.stages import DeviceStream
@@ -104,7 +104,8 @@ class CvCudaPreprocessor:
                     first += len(part)
             if first < rows:
                 tensor[first:] = 0
-        return InputBatch(tuple(frames), tensor, transforms_of(placements), self.model_size)
+        windows = tuple(map(window_of, placements))
+        return InputBatch(tuple(frames), tensor, transforms_of(placements), self.model_size, windows)
 
     def _fill(
         self, out: Any, members: list[tuple[int, DevicePlan]], full_size: Placement, placement: Placement

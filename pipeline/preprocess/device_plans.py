@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.models import Roi
-from pipeline.frames import Frame, Picture, Surface, SurfaceLayout
+from pipeline.frames import Frame, Picture, Surface, SurfaceLayout, Window
 from pipeline.preprocess.geometry import Placement
 from pipeline.preprocess.packing import BATCH, BLOCK, MAX_ROWS, TILE, pack
+from pipeline.preprocess.planner import window_of
 from pipeline.preprocess.render import Plan
 from pipeline.preprocess.upload import Uploader
 from pipeline.stages import DeviceStream
@@ -30,11 +31,13 @@ class DevicePlan:
         memory: Owns it.
         address: Where it starts.
         placement: Where the picture comes to lie.
+        window: What of the model's input is no padding.
     """
 
     memory: Any
     address: int
     placement: Placement
+    window: Window
 
 
 class DevicePlans:
@@ -89,7 +92,7 @@ def surface_of(frame: Frame) -> Surface:
 
 def _to_device(uploader: Uploader, plan: Plan, layout: SurfaceLayout) -> DevicePlan:
     memory = uploader.upload(pack(plan, layout))
-    return DevicePlan(memory, memory.ptr, plan.placement)
+    return DevicePlan(memory, memory.ptr, plan.placement, window_of(plan.placement, plan.hidden))
 
 
 def launch(kernel: Any, tensor: Any, size: tuple[int, int], surfaces: Sequence[int], plans: Sequence[int]) -> None:

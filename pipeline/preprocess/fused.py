@@ -66,4 +66,4 @@ class FusedPreprocessor:
             surfaces = [surface_of(frame).pointer for frame in frames]
             launch(self._kernel, tensor, self.model_size, surfaces, [plan.address for plan in plans])
         transforms = transforms_of([plan.placement for plan in plans])
-        return InputBatch(tuple(frames), tensor, transforms, self.model_size)
+        return InputBatch(tuple(frames), tensor, transforms, self.model_size, tuple(plan.window for plan in plans))

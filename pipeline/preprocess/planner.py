@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pipeline.config.models import Preprocess, Roi
 from pipeline.errors import ConfigError, ConfigIssue
-from pipeline.frames import Picture
+from pipeline.frames import Picture, Window
 from pipeline.preprocess.geometry import Placement, place
 from pipeline.preprocess.render import Kind, Plan, Values, plan
 from pipeline.preprocess.roi import Region, empty_region, region_of
@@ -76,6 +76,11 @@ class Planner:
         if found.hidden is not None and found.hidden.all():
             raise empty_region((picture.width, picture.height), source_id)
         return found
+
+
+def window_of(placement: Placement, hidden: npt.NDArray[np.bool_] | None = None) -> Window:
+    """What of the model's input is no padding, for a picture that is placed like this."""
+    return Window(placement.left, placement.top, placement.width, placement.height, hidden)
 
 
 def transforms_of(placements: Sequence[Placement]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ from pipeline.config.models import Preprocess, Roi
 from pipeline.frames import Frame, InputBatch, Picture
 from pipeline.preprocess.buffers import TensorPool
 from pipeline.preprocess.geometry import place
-from pipeline.preprocess.planner import Planner, transforms_of
+from pipeline.preprocess.planner import Planner, transforms_of, window_of
 from pipeline.preprocess.render import Kind, Values, plan, render
 from pipeline.preprocess.roi import region_of
 
@@ -41,7 +41,8 @@ class ReferencePreprocessor:
         plans = [planner.plan(frame.picture, frame.source_id) for frame in frames]
         for row, frame, frame_plan in zip(tensor[: len(frames)], frames, plans, strict=True):
             render(frame_plan, frame.picture.planes, row if planner.channels_last else np.moveaxis(row, 0, -1))
-        return InputBatch(tuple(frames), tensor, transforms_of([p.placement for p in plans]), self.model_size)
+        windows = tuple(window_of(p.placement, p.hidden) for p in plans)
+        return InputBatch(tuple(frames), tensor, transforms_of([p.placement for p in plans]), self.model_size, windows)
 
 
 def to_rgb(picture: Picture) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,8 @@ from postprocess_cases import (
     head_case,
     make_batch,
     make_case,
+    make_pose_case,
+    make_segment_case,
     nearly_tied,
     outcome,
 )
@@ -121,6 +123,26 @@ def test_classification(stream, activation, classes, top_k):
     check(stream, Case(fields, {"o": values.astype(np.float32)}, make_batch(rng, 3, 4)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8"])
+@pytest.mark.parametrize("channels", [1, 21])
+def test_class_maps(stream, channels, dtype):
+    for seed in range(12):
+        options: dict[str, Any] = {"class_offset": seed % 3, "layout": ["nhwc", "nchw"][seed % 2]}
+        if channels > 1:
+            options |= {"background": seed % 4 == 0, "activation": ["none", "sigmoid", "softmax"][seed % 3]}
+            options |= {"score_threshold": [None, 0.612347][seed % 2]}
+        size = [(6, 5), (256, 256), (1, 1), (33, 129)][seed % 4]
+        check(stream, make_segment_case(seed, channels=channels, size=size, dtype=dtype, options=options))
+
+
+def test_poses_and_embeddings(stream):
+    for seed in range(6):
+        check(stream, make_pose_case(seed, persons=[None, 1, 6][seed % 3], frames=seed % 4))
+        rng = np.random.default_rng(seed)
+        values = rng.normal(0, 3, (seed + 1, 700)).astype(np.float32)
+        check(stream, Case({"family": "embedding"}, {"o": values}, make_batch(rng, seed, seed + 1)))
+
+
 def test_raw(stream):
     rng = np.random.default_rng(0)
     outputs = {"a": rng.random((4, 300, 7), np.float32), "b": np.arange(4), "c": rng.random((4, 2)).astype(np.float16)}
@@ -138,12 +160,16 @@ def test_logits_taken_for_probabilities(stream):
         pending.result()
 
 
-@pytest.mark.parametrize("family", ["ssd", "yolo", "gfl", "classify", "raw"])
+@pytest.mark.parametrize("family", ["ssd", "yolo", "gfl", "classify", "raw", "segment", "pose", "embedding"])
 def test_a_call_does_not_wait_for_the_device(stream, family):
     """Behind a kernel of 80 ms the call returns in under 10 ms, and only `result()` waits."""
     import cupy
 
-    if family in {"classify", "raw"}:
+    if family == "segment":
+        case = make_segment_case(1, channels=21, size=(256, 256), frames=31)
+    elif family == "pose":
+        case = make_pose_case(1, persons=6, frames=31)
+    elif family in {"classify", "raw", "embedding"}:
         rng = np.random.default_rng(1)
         fields = {"family": family}
         case = Case(fields, {"o": rng.random((32, 1000), np.float32)}, make_batch(rng, 32, 32))

@@ -18,8 +18,8 @@ MODELS = {
     "coco_ssd_od": ((320, 240), (320, 240), "nhwc", "uint8", "rgb", 3, "od_api"),
     "nanodet": (None, (416, 416), "nchw", "float32", "rgb", 3, "gfl"),
     "emotion": (None, (64, 64), "nhwc", "float32", "gray", 3, "classify"),
-    "movenet-lightning": (None, (192, 192), "nhwc", "uint8", "rgb", 1, "raw"),
-    "selfie": (None, (256, 256), "nhwc", "float32", "rgb", 1, "raw"),
+    "movenet-lightning": (None, (192, 192), "nhwc", "uint8", "rgb", 1, "pose"),
+    "selfie": (None, (256, 256), "nhwc", "float32", "rgb", 1, "segment"),
 }
 
 

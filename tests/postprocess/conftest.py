@@ -73,7 +73,8 @@ class Tools:
         shapes = {
             name: value if isinstance(value, tuple) else (None, *np.shape(value)[1:]) for name, value in outputs.items()
         }
-        infos = tuple(TensorInfo(name, "float32", shape) for name, shape in shapes.items())
+        types = {name: "float32" if isinstance(v, tuple) else str(np.asarray(v).dtype) for name, v in outputs.items()}
+        infos = tuple(TensorInfo(name, types[name], shape) for name, shape in shapes.items())
         return build_postprocessor(cls.config(**fields), infos, model_size=model_size)
 
     @classmethod

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
-from typing import Any
 
 import numpy as np
 import postprocess_on_host as on_host
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 from postprocess_cases import DETECTORS, Case, assert_same, head_case, make_batch, make_case, nearly_tied, outcome
 
 from pipeline.errors import ConfigError, ModelError
-from pipeline.postprocess.cuda import build_cuda_postprocessor, detection, layout
+from pipeline.postprocess.cuda import detection
 
 
 @pytest.fixture(scope="module")
@@ -23,38 +21,13 @@ def library(tmp_path_factory) -> ctypes.CDLL:
     return on_host.build(tmp_path_factory.mktemp("kernels"))
 
 
-class Device:
-    """A device that lives on the host."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.stream = on_host.Stream()
-        self.cupy = on_host.Cupy(library, self.stream)
-
-    def build(self, case: Case, max_frames: int = 80) -> Any:
-        sys.modules["cupy"] = self.cupy  # type: ignore[assignment]
-        layout.kernel.cache_clear()
-        layout._module.cache_clear()
-        try:
-            return build_cuda_postprocessor(
-                case.config, case.infos, model_size=case.batch.model_size, stream=self.stream, max_frames=max_frames
-            )
-        finally:
-            del sys.modules["cupy"]
-
-    def run(self, case: Case) -> Any:
-        outputs = on_host.on_device(
-            case.outputs
-        )  # Memory that is let go of stays what it is for what is enqueued already.
-        return self.build(case)(outputs, case.batch).result()
-
-
 @pytest.fixture
 def device(library):
-    return Device(library)
+    return on_host.Device(library)
 
 
 def check(library: ctypes.CDLL, case: Case) -> None:
-    assert_same(outcome(lambda: Device(library).run(case)), outcome(case.reference))
+    assert_same(outcome(lambda: on_host.Device(library).run(case)), outcome(case.reference))
 
 
 def test_structs_are_laid_out_alike(library):
@@ -272,7 +245,7 @@ def test_a_call_enqueues_and_returns(device):
     post, outputs = device.build(case), on_host.on_device(case.outputs)
     pending = post(outputs, case.batch)
     assert device.stream.waits == 0
-    assert device.cupy.launches == {"collect": 1, "finish": 1, "classify": 0}
+    assert device.cupy.launches == {"collect": 1, "finish": 1, "classify": 0, "segment": 0}
     assert device.cupy.copies == [4 * (16 + 100 * 24)], "of the frames that are there, and below 4 KiB each"
     assert len(device.stream.queue) == 4, "nothing is done yet"
     first = pending.result()

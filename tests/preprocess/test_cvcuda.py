@@ -127,6 +127,9 @@ def test_within_2_of_the_reference(stream, interpolation, channels, dtype, layou
     want = ReferencePreprocessor(preprocess)([frame(p, f"s{i}") for i, p in enumerate(PICTURES)], 7)
     got = engine([frame(surface(p), f"s{i}") for i, p in enumerate(PICTURES)], 7)
     np.testing.assert_array_equal(got.transforms, want.transforms)
+    for window, expected in zip(got.windows, want.windows, strict=True):
+        for field in ("left", "top", "width", "height", "hidden"):
+            assert getattr(window, field) == getattr(expected, field)
     assert got.tensor.dtype == dtype
     assert got.tensor.shape == want.tensor.shape
     gain = np.max(np.divide(preprocess.scale, preprocess.std))

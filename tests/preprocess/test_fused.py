@@ -63,6 +63,9 @@ def check(cupy, stream, preprocess, drawn, regions, rows=None):
     want = ReferencePreprocessor(preprocess, regions)([frame(p, f"s{i}") for i, (p, _) in enumerate(drawn)], rows)
     got = engine([frame(surface(p, **how), f"s{i}") for i, (p, how) in enumerate(drawn)], rows)
     np.testing.assert_array_equal(got.transforms, want.transforms)
+    for window, expected in zip(got.windows, want.windows, strict=True):
+        for field in ("left", "top", "width", "height", "hidden"):
+            np.testing.assert_array_equal(getattr(window, field), getattr(expected, field))
     assert got.model_size == want.model_size
     assert_same(np.asarray(got.tensor), want.tensor, preprocess, drawn)
     return got

@@ -4,6 +4,7 @@
 // finish:  one block a frame takes the best keys that are left, sorts them, decodes their boxes and goes through them
 //          greedily (non-maximum suppression), until enough boxes survived or no key is left; results go out packed.
 // classify: one block a frame finds the best classes.
+// segment: the class of every pixel.
 //
 // The order of keys is the reference's order of candidates: score descending, then anchor, then class. Any number of
 // candidates is treated exactly: where more than fit leave keys, `finish` looks at the scores itself.
@@ -89,6 +90,15 @@ struct Batch {
   float least;                           // no number below this one can reach a limit
   float other_limit, other_least;        // of class ids from limit_count on
   View views[kMaxFrames];
+};
+
+// Class maps of a batch.
+struct Maps {
+  Tensor scores;               // [frame, pixel, channel]
+  unsigned long long results;  // [frame][result_bytes]: bits of every block's largest improbable score, a byte a pixel
+  int pixels, channels, activation, whole, result_bytes;
+  float least;                 // no pixel whose best class has a lower probability has a class; negative: all have
+  unsigned char numbers[256];  // of each channel, or class number, its number in the class map
 };
 
 struct Work {
@@ -576,5 +586,71 @@ extern "C" __global__ void __launch_bounds__(kFinishThreads) classify(const __gr
   });
   for_all([&](unsigned thread, unsigned) {
     if (thread == 0) *header = {static_cast<int>(count), 0, 0, __uint_as_float(improbable)};
+  });
+}
+
+// --- segmentation ------------------------------------------------------------------------------------------------------
+
+constexpr unsigned char kNoClass = 255;
+
+// Class numbers as the model gives them.
+__device__ __forceinline__ unsigned char class_of_number(const Maps& m, long long i) {
+  const double given = number(m.scores, i);
+  return given >= 0 && given < kNoClass ? m.numbers[static_cast<unsigned>(given)] : kNoClass;
+}
+
+template <typename Scores>
+__device__ __forceinline__ unsigned char class_of_pixel(const Maps& m, Scores scores, long long origin,
+                                                        unsigned* improbable) {
+  const long long stride = m.scores.column_stride;
+  float best = scores(origin);
+  int channel = 0;
+  bool defined = best == best;
+  for (int i = 1; i < m.channels; i++) {
+    const float raw = scores(origin + i * stride);
+    defined = defined && raw == raw;
+    if (raw > best) best = raw, channel = i;
+  }
+  if (!defined || !is_finite(best)) return kNoClass;
+  if (m.least >= 0) {
+    float probability = m.activation == kSigmoid ? sigmoid(best) : best;
+    if (m.activation == kSoftmax) {
+      float sum = 0;
+      for (int i = 0; i < m.channels; i++) sum += expf(scores(origin + i * stride) - best);
+      probability = 1 / sum;
+    }
+    if (probability > kLargestProbability) atomicMax(improbable, __float_as_uint(probability));
+    if (!(probability >= m.least)) return kNoClass;
+  }
+  return m.numbers[channel];
+}
+
+// Grid: (any, frames).
+extern "C" __global__ void __launch_bounds__(kCollectThreads) segment(const __grid_constant__ Maps m) {
+  __shared__ unsigned improbable;
+  const int frame = blockIdx.y;
+  unsigned* largest = reinterpret_cast<unsigned*>(m.results + static_cast<unsigned long long>(frame) * m.result_bytes);
+  unsigned char* classes = reinterpret_cast<unsigned char*>(largest + gridDim.x);
+  const long long start = frame * m.scores.frame_stride;
+  for_all([&](unsigned thread, unsigned) {
+    if (thread == 0) improbable = 0;
+  });
+  for_all([&](unsigned thread, unsigned threads) {
+    const unsigned step = gridDim.x * threads, pixels = m.pixels;
+    for (unsigned i = blockIdx.x * threads + thread; i < pixels; i += step) {
+      const long long origin = start + static_cast<long long>(i) * m.scores.row_stride;
+      if (m.whole) {
+        classes[i] = class_of_number(m, origin);
+        continue;
+      }
+      switch (m.scores.type) {
+        case kSingle: classes[i] = class_of_pixel(m, Singles{m.scores.data}, origin, &improbable); break;
+        case kHalf: classes[i] = class_of_pixel(m, Halves{m.scores.data}, origin, &improbable); break;
+        default: classes[i] = class_of_pixel(m, Others{m.scores}, origin, &improbable);
+      }
+    }
+  });
+  for_all([&](unsigned thread, unsigned) {
+    if (thread == 0) largest[blockIdx.x] = improbable;
   });
 }

@@ -36,6 +36,15 @@ KEPT = np.dtype([("box", "f4", 4), ("class_id", "i4")])
 HEADER = np.dtype([("count", "i4"), ("crowded", "i4"), ("cut", "i4"), ("largest", "f4")])
 ROW = np.dtype([("box", "f4", 4), ("score", "f4"), ("class_id", "i4")])
 CLASS_ROW = np.dtype([("score", "f4"), ("class_id", "i4")])
+MAPS = np.dtype(
+    [
+        ("scores", TENSOR),
+        ("results", "u8"),
+        *((name, "i4") for name in ("pixels", "channels", "activation", "whole", "result_bytes")),
+        ("least", "f4"),
+        ("numbers", "u1", 256),
+    ]
+)
 BATCH = np.dtype(
     [
         ("levels", LEVEL, MAX_LEVELS),

@@ -1,0 +1,89 @@
+"""Poses, masks and embeddings as they stand in JSON records."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from pipeline import rle
+from pipeline.frames import FloatArray
+from pipeline.masks import Segmentations
+from pipeline.poses import Poses
+from pipeline.sinks._records import Labels, rounded, text
+
+_SHARE_DECIMALS = 6
+_EMBEDDING_DECIMALS = 6
+
+
+def pose_records(poses: Poses) -> list[list[dict[str, Any]]]:
+    """For each frame of a batch its persons, best first, each with the keypoints that reach the threshold."""
+    names = [text(name) for name in poses.names]
+    columns = zip(
+        rounded(poses.scores, 4),
+        rounded(poses.boxes, 2),
+        rounded(poses.points, 2),
+        rounded(poses.point_scores, 4),
+        poses.visible.tolist(),
+        strict=True,
+    )
+    persons: list[dict[str, Any]] = [
+        {
+            "score": score,
+            "box": box,
+            "keypoints": [
+                {"name": name, "x": x, "y": y, "score": point_score}
+                for name, (x, y), point_score, shown in zip(names, points, point_scores, visible, strict=True)
+                if shown
+            ],
+        }
+        for score, box, points, point_scores, visible in columns
+    ]
+    return [persons[start:end] for start, end in itertools.pairwise(poses.offsets.tolist())]
+
+
+def mask_records(segmentations: Segmentations, labels: Labels, longer_side: int | None) -> list[list[dict[str, Any]]]:
+    """For each frame of a batch the classes that are there, the largest first, with their masks.
+
+    Args:
+        segmentations: Of the batch.
+        labels: Looked up here.
+        longer_side: Masks of larger pictures are scaled down to this many pixels; None: none are.
+    """
+    records = []
+    for i in range(len(segmentations)):
+        own = segmentations.frame(i)
+        found = own.found()
+        size = mask_size(own.size, longer_side)
+        shown = own.upright(size) if found else own.classes
+        ids = [class_id for _, class_id, _ in found]
+        shares = rounded([share for _, _, share in found], _SHARE_DECIMALS)
+        records.append(
+            [
+                {
+                    "label": label,
+                    "class_id": class_id,
+                    "share": share,
+                    "rle": rle.encode(shown == class_id - own.class_offset),
+                }
+                for label, class_id, share in zip(labels.of(own.names, ids), ids, shares, strict=True)
+            ]
+        )
+    return records
+
+
+def mask_size(picture: tuple[int, int], longer_side: int | None) -> tuple[int, int]:
+    """(width, height) of a picture's masks: its own, or scaled down so that the longer side is this many pixels."""
+    longest = max(picture)
+    if longer_side is None or longest <= longer_side:
+        return picture
+    width, height = (max(1, round(side * longer_side / longest)) for side in picture)
+    return width, height
+
+
+def embedding_records(embeddings: FloatArray) -> list[list[float] | None]:
+    """For each frame of a batch its vector; None for one that is not finite."""
+    finite: list[bool] = np.all(np.isfinite(embeddings), axis=1).tolist()
+    vectors = rounded(embeddings, _EMBEDDING_DECIMALS)
+    return [vector if usable else None for vector, usable in zip(vectors, finite, strict=True)]
