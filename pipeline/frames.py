@@ -17,8 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.masks import Segmentation, Segmentations
+from pipeline.poses import Poses
+
 if TYPE_CHECKING:
     import supervision
+
+    from pipeline.analytics.events import Event, Scene
 
 Array = Any
 FloatArray = npt.NDArray[np.float32]
@@ -163,6 +168,25 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """The part of the model's input that shows something of the picture, in the input's whole pixels.
+
+    Attributes:
+        left: First column.
+        top: First row.
+        width: How many columns; the others are padding.
+        height: How many rows.
+        hidden: (height, width) bool: pixels of the window that are padding too, outside a polygon; None if there are none.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+    hidden: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class InputBatch:
     """What preprocessing hands to the model.
 
@@ -171,12 +195,14 @@ class InputBatch:
         tensor: (rows, H, W, C) or (rows, C, H, W), C = 3, or 1 for grey; rows >= N, the rows behind N are padding.
         transforms: (N, 4) float64: scale_x, scale_y, offset_x, offset_y with model = display * scale + offset, in pixels.
         model_size: (width, height) of the model's input in pixels.
+        windows: For each frame what of the model's input is no padding; None: all of it.
     """
 
     frames: tuple[Frame, ...]
     tensor: Array
     transforms: npt.NDArray[np.float64]
     model_size: tuple[int, int]
+    windows: tuple[Window, ...] | None = None
 
     def with_frames(self, frames: tuple[Frame, ...]) -> InputBatch:
         """The same batch with other frame objects, one for each of its own."""
@@ -202,7 +228,7 @@ class Detections:
         class_ids: (D,) int32.
         offsets: (N + 1,) int64; frame i owns rows offsets[i]:offsets[i + 1].
         names: class id -> label.
-        track_ids: (D,) int64, or None where nothing tracks.
+        track_ids: (D,) int64, -1 for those without a track; None where nothing tracks.
     """
 
     boxes: FloatArray
@@ -301,11 +327,17 @@ class Predictions:
         detections: Boxes, of detectors.
         classes: The best classes, of classifiers.
         tensors: Output name -> (N, ...) array, of `raw`.
+        poses: Persons with keypoints, of `pose`.
+        segmentations: Class maps, of `segment`.
+        embeddings: (N, D) float32, of `embedding`; a vector that is not finite is all NaN.
     """
 
     detections: Detections | None = None
     classes: Classifications | None = None
     tensors: Mapping[str, Array] | None = None
+    poses: Poses | None = None
+    segmentations: Segmentations | None = None
+    embeddings: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -318,6 +350,11 @@ class Result:
         detections: Of this frame alone; None where the model is no detector.
         classes: (label, class id, score), best first; None where the model is no classifier.
         tensors: Output name -> array without a batch dimension; None unless the pipeline is `raw`.
+        poses: Of this frame alone; None unless the model finds keypoints.
+        segmentation: The class map; None unless the model gives one.
+        embedding: (D,) float32; None unless the model gives vectors.
+        events: What the source's analytics found in this frame.
+        scene: What its lines and zones have counted so far; None without analytics.
     """
 
     frame: Frame
@@ -325,21 +362,39 @@ class Result:
     detections: Detections | None = None
     classes: list[tuple[str, int, float]] | None = None
     tensors: Mapping[str, Array] | None = None
+    poses: Poses | None = None
+    segmentation: Segmentation | None = None
+    embedding: FloatArray | None = None
+    events: tuple[Event, ...] = ()
+    scene: Scene | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResultBatch:
-    """The results of N frames, as sinks get them: per batch, so that cost per frame stays small."""
+    """The results of N frames, as sinks get them: per batch, so that cost per frame stays small.
+
+    Attributes:
+        frames: The frames; none in a batch that only brings the events of sources that have ended.
+        predictions: Of all frames.
+        model: As in `Result`.
+        events: What analytics found, in the order of the frames that they belong to.
+        scenes: One for each frame, None for those of sources without analytics; empty if no frame has one.
+    """
 
     frames: Sequence[Frame]
     predictions: Predictions
     model: str
+    events: tuple[Event, ...] = ()
+    scenes: Sequence[Scene | None] = ()
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __iter__(self) -> Iterator[Result]:
         p = self.predictions
+        events: dict[int | None, list[Event]] = {}
+        for event in self.events:
+            events.setdefault(event.position, []).append(event)
         for i, frame in enumerate(self.frames):
             yield Result(
                 frame,
@@ -347,4 +402,9 @@ class ResultBatch:
                 None if p.detections is None else p.detections.frame(i),
                 None if p.classes is None else p.classes.frame(i),
                 None if p.tensors is None else {name: values[i] for name, values in p.tensors.items()},
+                poses=None if p.poses is None else p.poses.frame(i),
+                segmentation=None if p.segmentations is None else p.segmentations.frame(i),
+                embedding=None if p.embeddings is None else p.embeddings[i],
+                events=tuple(events.get(i, ())),
+                scene=self.scenes[i] if self.scenes else None,
             )

@@ -52,7 +52,7 @@ class DropCause(str, enum.Enum):
     SUPERSEDED = "superseded"  # a newer frame came before the model could take it
     STALE = "stale"  # too old when the model could take it
     CLOSED = "closed"  # under way when the stream was paused, removed or broken off
-    FAILED = "failed"  # could not be preprocessed
+    FAILED = "failed"  # could not be preprocessed, or the user's own postprocessor failed on it
 
 
 class Drops:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import doctor, models, run, schema, streams, validate
+from pipeline.cli import doctor, models, run, schema, streams, validate, zones
 from pipeline.cli.console import print_error
 from pipeline.errors import VramlineError
 
@@ -37,11 +37,12 @@ app = typer.Typer(
 app.command("run", epilog=EXIT_CODES)(run.run)
 app.command("validate")(validate.validate)
 app.command("schema")(schema.schema)
+app.command("zones")(zones.zones)
 app.add_typer(models.app, name="models")
 app.add_typer(streams.app, name="streams")
 app.command("doctor")(doctor.doctor)
 
-COMMANDS = ("run", "validate", "schema", "models", "streams", "doctor")
+COMMANDS = ("run", "validate", "schema", "zones", "models", "streams", "doctor")
 
 
 def _print_version(wanted: bool) -> None:

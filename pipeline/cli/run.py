@@ -117,7 +117,9 @@ def _reload(pipeline: Pipeline, read: Callable[[], Config]) -> None:
 
 def _plan(config: Config, status: RunStatus) -> str:
     """What a run would do, for `--dry-run`."""
+    from pipeline.config.plugins import PluginSink
     from pipeline.observe import summary
 
-    sinks = [f"{sink.type}: {sink.path}" for sink in config.sinks] or ["only the summary"]
+    places = [sink.use if isinstance(sink, PluginSink) else sink.path for sink in config.sinks]
+    sinks = [f"{sink.type}: {place}" for sink, place in zip(config.sinks, places, strict=True)] or ["only the summary"]
     return summary.render_plan(status, sinks, heading=styler(sys.stdout, bold=True)).rstrip("\n")

@@ -8,17 +8,21 @@ from pipeline.config import cards
 from pipeline.config._issues import did_you_mean, issue_at, show
 from pipeline.config._nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode, find
 from pipeline.config.models import expand_model, expand_source
+from pipeline.config.tracking import expand_tracker
 from pipeline.errors import ConfigIssue
 
 _MODEL = ("pipeline", "model")
+_TRACKER = ("pipeline", "tracker")
 
 
 def expand_shorthand(node: Node, path: Path) -> Node:
-    """The mapping that a plain text in `sources` or as `pipeline.model` is short for; any other node as it is."""
+    """The mapping that a plain text in `sources`, as `pipeline.model` or `pipeline.tracker` is short for; any other node as it is."""
     if not isinstance(node, ScalarNode) or not isinstance(node.value, str):
         return node
     if path == _MODEL:
         written_out = expand_model(node.value)
+    elif path == _TRACKER:
+        written_out = expand_tracker(node.value)
     elif len(path) == 2 and path[0] == "sources":
         written_out = expand_source(node.value)
     else:
@@ -33,8 +37,11 @@ def expand_shorthands(root: Node) -> Node:
     if isinstance(sources, ListNode):
         items = tuple(expand_shorthand(item, ("sources", index)) for index, item in enumerate(sources.items))
         root = _with(root, ("sources",), replace(sources, items=items))
-    model = find(root, _MODEL)
-    return root if model is None else _with(root, _MODEL, expand_shorthand(model, _MODEL))
+    for path in (_MODEL, _TRACKER):
+        node = find(root, path)
+        if node is not None:
+            root = _with(root, path, expand_shorthand(node, path))
+    return root
 
 
 def merge_card(root: Node, issues: list[ConfigIssue]) -> tuple[Node, bool]:

@@ -9,12 +9,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.config._issues import MOST_SHOWN, did_you_mean, issue_at, show
-from pipeline.config._nodes import ListNode, MapNode, Node, Path, ScalarNode, find, plain_data
+from pipeline.config._nodes import ListNode, MapNode, Node, Path, ScalarNode, find, key_place, plain_data
 from pipeline.config.labels import builtin_label_sets, load_labels
+from pipeline.config.models import FAMILIES, DetectionPost
+from pipeline.config.plugins import PluginPost
 from pipeline.errors import ConfigIssue
 
+# What a plug-in finds is only known when it has run.
+_MAY_DETECT = (DetectionPost, PluginPost)
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 _POST = ("pipeline", "postprocess")
+_TRACKER = ("pipeline", "tracker")
+_ALARMS_OF_TRACKS = ("loiter_s", "stopped_s", "direction", "limit_kmh")
 
 
 def check_rules(root: Node) -> list[ConfigIssue]:
@@ -25,6 +31,8 @@ def check_rules(root: Node) -> list[ConfigIssue]:
         _sink_placeholders_are_known,
         _video_of_several_sources_is_split,
         _raw_goes_with_tensors,
+        _tracker_has_detections,
+        _analytics_has_what_it_needs,
         _labels_are_known,
     ]
     # More of one kind than are shown need not be found.
@@ -63,7 +71,11 @@ def _source_ids_differ(root: Node) -> Iterator[ConfigIssue]:
 
 
 def _output_paths_differ(root: Node) -> Iterator[ConfigIssue]:
-    paths = [*((*path, "path") for path, _ in _items(root, "sinks")), ("observe", "report")]
+    paths = [
+        *((*path, "path") for path, _ in _items(root, "sinks")),
+        *((*path, "analytics", "heatmap", "path") for path, _ in _items(root, "sources")),
+        ("observe", "report"),
+    ]
     yield from _repeated(root, paths, os.path.normpath, "every output needs its own file; the first is")
 
 
@@ -104,6 +116,40 @@ def _raw_goes_with_tensors(root: Node) -> Iterator[ConfigIssue]:
         if kind != "tensors" and family == "raw":
             message = f"postprocess family 'raw' gives no results for a {kind} sink"
             yield issue_at(node.place, (*path, "type"), message, "use type: tensors")
+        if kind == "csv" and family == "embedding":
+            message = "postprocess family 'embedding' gives no rows for a csv sink"
+            yield issue_at(node.place, (*path, "type"), message, "use type: jsonl")
+
+
+def _tracker_has_detections(root: Node) -> Iterator[ConfigIssue]:
+    kind, node = FAMILIES.get(_text(root, *_POST, "family") or ""), find(root, _TRACKER)
+    if kind is None or issubclass(kind, _MAY_DETECT) or node is None or plain_data(node) is None:
+        return
+    message = f"postprocess family {_text(root, *_POST, 'family')!r} gives no detections that could be tracked"
+    yield issue_at(node.place, _TRACKER, message, "leave tracker out")
+
+
+def _analytics_has_what_it_needs(root: Node) -> Iterator[ConfigIssue]:
+    """Analytics looks at detections; what tells one object from another needs a tracker as well."""
+    family, tracker = _text(root, *_POST, "family"), find(root, _TRACKER)
+    kind = FAMILIES.get(family or "")
+    has_tracker = tracker is not None and plain_data(tracker) is not None
+    for source, _ in _items(root, "sources"):
+        path: Path = (*source, "analytics")
+        node = find(root, path)
+        if not isinstance(node, MapNode):
+            continue
+        if kind is not None and not issubclass(kind, _MAY_DETECT):
+            message = f"postprocess family {family!r} gives no detections that could be counted"
+            yield issue_at(key_place(root, path), path, message, "leave analytics out")
+            continue
+        needs = [(*path, "lines"), (*path, "ground")]
+        needs += [(*zone, key) for zone, _ in _items(root, *path, "zones") for key in _ALARMS_OF_TRACKS]
+        for needed in needs:
+            value = find(root, needed)
+            if value is not None and plain_data(value) and not has_tracker:
+                message = "needs to know which object is which, but there is no pipeline.tracker"
+                yield issue_at(key_place(root, needed), needed, message, "add tracker: bytetrack to pipeline")
 
 
 def _labels_are_known(root: Node) -> Iterator[ConfigIssue]:
@@ -115,6 +161,12 @@ def _labels_are_known(root: Node) -> Iterator[ConfigIssue]:
     if isinstance(thresholds, MapNode):
         for key, entry in thresholds.entries.items():
             used.append(((*_POST, "thresholds", key), entry.place, ScalarNode(entry.place, key, key)))
+    for source, _ in _items(root, "sources"):
+        analytics: Path = (*source, "analytics")
+        shapes = [path for kind in ("lines", "zones") for path, _ in _items(root, *analytics, kind)]
+        for owner in (analytics, *shapes):
+            classes = _items(root, *owner, "classes")
+            used += [(path, item.place, item) for path, item in classes if isinstance(item, ScalarNode)]
     for path, place, node in used:
         if isinstance(node.value, str) and node.problem is None and node.value not in known:
             hint = did_you_mean(node.value, sorted(known)) if node.written == node.value else None

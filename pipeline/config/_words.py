@@ -76,6 +76,8 @@ def _mapping(schema: Schema, root: Schema, many: bool) -> str:
     noun = "mappings" if many else "a mapping"
     if "properties" in schema:
         return f"{noun} with keys of {', '.join(schema['properties'])}"
+    if "additionalProperties" not in schema:
+        return noun
     return f"{noun} from names to {describe(schema['additionalProperties'], root, many=True)}"
 
 

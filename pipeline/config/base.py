@@ -14,6 +14,7 @@ Byte = Annotated[Int, Field(ge=0, le=255)]
 Fraction01 = Annotated[Number, Field(ge=0, le=1)]
 PositiveInt = Annotated[Int, Field(ge=1)]
 Triple = tuple[Number, Number, Number]
+Labels = str | list[str] | dict[int, str]
 Url = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://", examples=["https://example.org/clip.mp4"])]
 
 

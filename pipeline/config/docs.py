@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import models
+from pipeline.config import analytics, models, plugins
 from pipeline.config._generated import generate
 from pipeline.config._words import Schema, describe, resolve_reference
 from pipeline.config.base import Section
 from pipeline.config.models import FAMILIES, SINKS
+from pipeline.config.tracking import TRACKERS, TrackerSection
 
 _FILE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
@@ -50,10 +51,17 @@ _SECTIONS: list[tuple[str, type[Section]]] = [
     ("`sources[]`", models.Source),
     ("`sources[].roi`", models.Roi),
     ("`sources[].colour`", models.ColourOverride),
+    ("`sources[].analytics`", analytics.SourceAnalytics),
+    ("`sources[].analytics.lines[]`", analytics.Line),
+    ("`sources[].analytics.zones[]`", analytics.Zone),
+    ("`sources[].analytics.zones[].circle`", analytics.Circle),
+    ("`sources[].analytics.ground`", analytics.Ground),
+    ("`sources[].analytics.heatmap`", analytics.Heatmap),
     ("`pipeline`", models.Stages),
     ("`pipeline.decode`", models.Decode),
     ("`pipeline.preprocess`", models.Preprocess),
     ("`pipeline.model`", models.ModelSource),
+    ("`pipeline.plugins[]`", plugins.StagePlugin),
 ]
 
 
@@ -72,6 +80,7 @@ def _lines() -> Iterator[str]:
     for heading, section in _SECTIONS:
         yield from _section(heading, section)
     yield from _kinds("`pipeline.postprocess`", "family", FAMILIES, models.DetectionPost)
+    yield from _kinds("`pipeline.tracker`", "type", TRACKERS, TrackerSection)
     yield from _kinds("`sinks[]`", "type", SINKS, models.FileSink)
     yield from _section("`runtime`", models.Runtime)
     yield from _section("`observe`", models.Observe)
@@ -114,7 +123,7 @@ def _takes(value: Schema, root: Schema) -> str:
     """What a key takes; sections have a table of their own and are only named."""
     if "oneOf" in value or "oneOf" in value.get("items", {}):
         return "mappings, see below" if "items" in value else "a mapping, see below"
-    if value.get("type") == "array" and "anyOf" in value["items"]:
+    if value.get("type") == "array" and "anyOf" in value.get("items", {}):
         return f"a list, each {_takes(value['items'], root)}"
     options: list[Any] = [option for option in value.get("anyOf", [value]) if option.get("type") != "null"]
     return ", or ".join("a mapping, see below" if "$ref" in option else describe(option, root) for option in options)

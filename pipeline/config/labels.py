@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.base import Labels
 from pipeline.config.cards import data_dir
-from pipeline.config.models import Labels
 from pipeline.errors import ConfigError, ConfigIssue
 
 MAX_FILE_BYTES = 10_000_000

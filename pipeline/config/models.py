@@ -11,7 +11,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
-from pipeline.config.base import Bool, Byte, Fraction01, Int, Number, PositiveInt, Section, Triple, Url, one_of
+from pipeline.config.analytics import SourceAnalytics
+from pipeline.config.base import (
+    Bool,
+    Byte,
+    Fraction01,
+    Int,
+    Labels,
+    Number,
+    PositiveInt,
+    Section,
+    Triple,
+    Url,
+    one_of,
+)
+from pipeline.config.plugins import PluginPost, PluginSink, StagePlugin
+from pipeline.config.tasks import EmbeddingPost, PosePost, SegmentPost
+from pipeline.config.tracking import Tracker, expand_tracker
 
 # ---------------------------------------------------------------------------------------------------------- sources
 
@@ -196,6 +212,11 @@ class Source(Section):
     reconnect: Reconnect = Field(
         default_factory=Reconnect, title="Reconnect", description="When and how often a live stream is reconnected."
     )
+    analytics: SourceAnalytics | None = Field(
+        None,
+        title="Analytics",
+        description="Lines, zones, speeds, heat map, interval counts (docs/analytics.md). Default: none.",
+    )
 
     @property
     def is_live(self) -> bool:
@@ -362,7 +383,6 @@ def expand_model(value: Any) -> Any:
 
 
 BoxFormat = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
-Labels = str | list[str] | dict[int, str]
 
 
 class DetectionPost(Section):
@@ -531,7 +551,11 @@ FAMILIES: dict[str, type[Section]] = {
     "gfl": GflPost,
     "boxes": BoxesPost,
     "classify": ClassifyPost,
+    "pose": PosePost,
+    "segment": SegmentPost,
+    "embedding": EmbeddingPost,
     "raw": RawPost,
+    "plugin": PluginPost,
 }
 
 
@@ -546,7 +570,11 @@ Postprocess = Annotated[
     | Annotated[GflPost, Tag("gfl")]
     | Annotated[BoxesPost, Tag("boxes")]
     | Annotated[ClassifyPost, Tag("classify")]
-    | Annotated[RawPost, Tag("raw")],
+    | Annotated[PosePost, Tag("pose")]
+    | Annotated[SegmentPost, Tag("segment")]
+    | Annotated[EmbeddingPost, Tag("embedding")]
+    | Annotated[RawPost, Tag("raw")]
+    | Annotated[PluginPost, Tag("plugin")],
     _tag("family"),
 ]
 
@@ -567,6 +595,21 @@ class Stages(Section):
         ...,
         title="Postprocess",
         description="From the model's outputs to results. Default: the card's; required without a card.",
+    )
+    tracker: (
+        Annotated[
+            Tracker, BeforeValidator(expand_tracker, json_schema_input_type=Literal["bytetrack", "iou"] | Tracker)
+        ]
+        | None
+    ) = Field(
+        None,
+        title="Tracker",
+        description="Which detections of successive frames are the same object: bytetrack, iou, or a mapping with type. Default: none.",
+    )
+    plugins: list[StagePlugin] = Field(
+        default_factory=list,
+        title="Plug-ins",
+        description="Your own stages behind tracking and analytics, in this order (docs/plugins.md).",
     )
 
 
@@ -595,10 +638,15 @@ class JsonlSink(FileSink):
     empty_frames: Bool = Field(
         True, title="Empty frames", description="Whether frames without any result get a record too."
     )
+    mask_side: Annotated[Int, Field(ge=1, le=16_384)] | None = Field(
+        512,
+        title="Longer side of masks",
+        description="Masks of larger pictures are written scaled down to this many pixels; null: in the picture's own size.",
+    )
 
 
 class CsvSink(FileSink):
-    """One row a detection or class."""
+    """One row a detection, class, person or mask."""
 
     type: Literal["csv"] = Field("csv", title="Type", description="Comma-separated values with a header.")
 
@@ -616,8 +664,15 @@ class VideoSink(FileSink):
     max_width: Annotated[Int, Field(ge=16, le=8192)] | None = Field(
         None, title="Largest width", description="Wider videos are scaled down. Default: the source's own."
     )
-    labels: Bool = Field(True, title="Labels", description="Draw label and score at each box.")
+    labels: Bool = Field(
+        True, title="Labels", description="Draw label and score at each box and person, and the classes of masks."
+    )
     caption: Bool = Field(True, title="Caption", description="Draw the source's name and the time in the corner.")
+    mask_opacity: Fraction01 = Field(
+        0.45,
+        title="Opacity of masks",
+        description="Of the colour over pixels that have a class: 0 is none, 1 hides them.",
+    )
 
 
 class TensorsSink(FileSink):
@@ -626,13 +681,20 @@ class TensorsSink(FileSink):
     type: Literal["tensors"] = Field("tensors", title="Type", description="NPZ.")
 
 
-SINKS: dict[str, type[Section]] = {"jsonl": JsonlSink, "csv": CsvSink, "video": VideoSink, "tensors": TensorsSink}
+SINKS: dict[str, type[Section]] = {
+    "jsonl": JsonlSink,
+    "csv": CsvSink,
+    "video": VideoSink,
+    "tensors": TensorsSink,
+    "plugin": PluginSink,
+}
 
 Sink = Annotated[
     Annotated[JsonlSink, Tag("jsonl")]
     | Annotated[CsvSink, Tag("csv")]
     | Annotated[VideoSink, Tag("video")]
-    | Annotated[TensorsSink, Tag("tensors")],
+    | Annotated[TensorsSink, Tag("tensors")]
+    | Annotated[PluginSink, Tag("plugin")],
     _tag("type"),
 ]
 

@@ -25,7 +25,12 @@ _VARIABLES: dict[str, Schema] = {
     "Variable": {"type": "string", "pattern": f"^{_REFERENCE}$", "description": "${NAME} or ${NAME:-default}."},
     "TextWithVariable": {"type": "string", "pattern": _REFERENCE, "description": "Text with ${NAME} in it."},
 }
-_EXACTLY_ONE = {"Source": ("path", "url", "media"), "ModelSource": ("card", "path"), "Roi": ("rect", "polygon")}
+_EXACTLY_ONE = {
+    "Source": ("path", "url", "media"),
+    "ModelSource": ("card", "path"),
+    "Roi": ("rect", "polygon"),
+    "Zone": ("polygon", "circle"),
+}
 
 
 def json_schema() -> dict[str, Any]:

@@ -240,6 +240,27 @@ class StageTimes:
 
 
 @dataclass(slots=True)
+class PluginStatus:
+    """One plug-in of the configuration.
+
+    Attributes:
+        use: What it is, as the configuration names it.
+        calls: Batches that it was given.
+        errors: Exceptions that came out of it, in these or in the calls around them.
+        last_error: The last of these in words, without credentials.
+        busy_s: Seconds that its calls have taken.
+        copied_bytes: What was copied from a device because it takes NumPy arrays.
+    """
+
+    use: str
+    calls: int = 0
+    errors: int = 0
+    last_error: str | None = None
+    busy_s: float = 0.0
+    copied_bytes: int = 0
+
+
+@dataclass(slots=True)
 class RunStatus:
     """The whole run; a snapshot of it is the closing summary.
 
@@ -253,6 +274,7 @@ class RunStatus:
         removed_results: Frames of these whose results have been handed to the sinks.
         removed_frames: Frames of these that were decoded.
         stages: By name (`decode`, `preprocess`, `infer`, `postprocess`, `sinks`), in pipeline order.
+        plugins: By field, such as `sinks[0]`.
         labels: How many detections (or best classes) of each label.
         outputs: Files that were written, complete.
         partial_outputs: Files that were kept incomplete after an error or an interruption.
@@ -272,6 +294,7 @@ class RunStatus:
     removed_results: int = 0
     removed_frames: int = 0
     stages: dict[str, StageTimes] = field(default_factory=dict)
+    plugins: dict[str, PluginStatus] = field(default_factory=dict)
     labels: Counter[str] = field(default_factory=Counter)
     outputs: list[Path] = field(default_factory=list)
     partial_outputs: list[Path] = field(default_factory=list)
@@ -329,6 +352,7 @@ class RunStatus:
         if self.interrupted:
             return ExitCode.INTERRUPTED
         failed = [s for s in list(self.sources.values()) if s.state is SourceState.FAILED]
-        if not self.results and (failed or self.errors):
+        has_errors = bool(failed or self.errors or any(plugin.errors for plugin in list(self.plugins.values())))
+        if has_errors and not self.results:
             return ExitCode.NOTHING_COULD_RUN
-        return ExitCode.SOME_SOURCES_FAILED if failed or self.errors else ExitCode.DONE
+        return ExitCode.SOME_SOURCES_FAILED if has_errors else ExitCode.DONE

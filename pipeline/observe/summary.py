@@ -33,6 +33,7 @@ def render(status: RunStatus, heading: Style = str) -> str:
         _facts(status),
         _section("found", _found(status), heading),
         _section("time spent", _stages(status), heading),
+        _section("plug-ins", _plugins(status), heading),
         _section("live streams", _live(status), heading),
         _section("latency in ms", _latencies(status), heading),
         _section("failed", _failed(status), heading),
@@ -84,6 +85,15 @@ def as_dict(status: RunStatus) -> dict[str, Any]:
             name: {**dataclasses.asdict(times), "ms_per_frame": times.ms_per_frame}
             for name, times in status.stages.items()
         },
+        "plugins": [
+            {
+                "field": name,
+                **dataclasses.asdict(plugin),
+                "use": safe(plugin.use),
+                "last_error": None if plugin.last_error is None else safe(plugin.last_error),
+            }
+            for name, plugin in list(status.plugins.items())
+        ],
         "labels": {safe(label): n for label, n in status.labels.most_common()},
         "sources": [_source_as_dict(source) for source in list(status.sources.values())],
         "outputs": [safe(str(path)) for path in status.outputs],
@@ -226,6 +236,17 @@ def _stages(status: RunStatus) -> list[str]:
         if times.frames
     ]
     return _columns(rows)
+
+
+def _plugins(status: RunStatus) -> list[str]:
+    plugins = list(status.plugins.items())
+    lines = _columns(
+        [
+            (f"{name}: {shown(p.use)}", count(p.calls, "call"), f"{p.busy_s:.1f} s busy", count(p.errors, "error"))
+            for name, p in plugins
+        ]
+    )
+    return lines + [f"{name}: last error: {shown(p.last_error)}" for name, p in plugins if p.last_error is not None]
 
 
 def _live_sources(status: RunStatus) -> list[SourceStatus]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config.models import Config, ModelSource, Source
+from pipeline.config.plugins import PluginPost
 from pipeline.errors import SourceError
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
-from pipeline.runtime.lane import STAGES, Stages
+from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.sources.resolve import VideoSpec, resolve
 
@@ -59,20 +61,42 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     Raises:
         VramlineError: something is missing or does not fit, in words; nothing is left open.
     """
+    from pipeline.analytics.engine import Analytics
     from pipeline.observe.machine import choose_device
+    from pipeline.plugins.host import PluginHost
+    from pipeline.plugins.stage import StageChain
     from pipeline.sinks import build_sink
+    from pipeline.sinks.heatmap import HeatmapSink
 
     status.device, status.device_reason = choose_device(config.device)
     log.info("device %s: %s", status.device, status.device_reason)
-    path, name = locate_model(config.pipeline.model, progress)
-    rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
+    # Before what takes long: most mistakes are made here.
+    plugins, stages_config = PluginHost(status), config.pipeline
     several = len(specs) > 1 or config.may_grow
-    outputs = Outputs([build_sink(sink, several_sources=several) for sink in config.sinks], status)
+    own_post = stages_config.postprocess
+    postprocess = plugins.load(own_post, "pipeline.postprocess") if isinstance(own_post, PluginPost) else None
+    own_stages = [plugins.load(own, f"pipeline.plugins[{i}]") for i, own in enumerate(stages_config.plugins)]
+    sinks = [
+        build_sink(sink, several_sources=several, field=f"sinks[{i}]", plugins=plugins)
+        for i, sink in enumerate(config.sinks)
+    ]
+    path, name = locate_model(stages_config.model, progress)
+    rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
+    analytics = Analytics(
+        {spec.source_id: spec.settings.analytics for spec in specs if spec.settings.analytics is not None}
+    )
+    if any(settings.heatmap is not None for settings in analytics.settings.values()):
+        sinks.append(HeatmapSink(analytics.settings))
+    outputs = Outputs(sinks, status, close_others=plugins.close)
     make_stages = cuda_stages if status.device == "cuda" else cpu_stages
-    stages = make_stages(Job(config, path, name, rois, open_sources(config, status.device, len(specs))), outputs)
+    videos = open_sources(config, status.device, len(specs))
+    stages = make_stages(Job(config, path, name, rois, videos, postprocess), outputs)
+    chain = StageChain(own_stages) if own_stages else None
+    stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
     outputs.open()
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
-    status.stages = {stage: StageTimes() for stage in STAGES}
+    tracking = () if stages.tracker is None else (TRACK,)
+    status.stages = {stage: StageTimes() for stage in (*STAGES[:-1], *tracking, STAGES[-1])}
     return stages
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config.models import Config, Roi
 from pipeline.errors import SourceError
@@ -13,6 +15,11 @@ from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.session import OpenDecoder
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import Decoder, DecodeStats
+
+if TYPE_CHECKING:
+    from pipeline.plugins.host import Loaded
+
+log = logging.getLogger(__name__)
 
 # Frames of a video that may be out of its decoder's hands: at least these, for some to wait while others are decoded.
 _LEAST_SURFACES = 12
@@ -33,6 +40,7 @@ class Job:
         model_name: What results are stamped with.
         rois: Region of interest by source id.
         open_sources: How many videos are decoded at the same time.
+        postprocess: The user's own postprocessor; None: a family's.
     """
 
     config: Config
@@ -40,6 +48,7 @@ class Job:
     model_name: str
     rois: dict[str, Roi]
     open_sources: int = 1
+    postprocess: Loaded | None = None
 
 
 def open_sources(config: Config, device: str, videos: int) -> int:
@@ -60,6 +69,7 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess import build_postprocessor
     from pipeline.preprocess.reference import ReferencePreprocessor
+    from pipeline.tracking import build_tracker, for_tracking
 
     stages, runtime = job.config.pipeline, job.config.runtime
     model = load_model(
@@ -75,8 +85,14 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
         open_decoder=_checked(lambda spec, stats: FfmpegDecoder(spec, stages.decode, stats)),
         preprocess=preprocess,
         model=model,
-        postprocess=build_postprocessor(stages.postprocess, model.outputs, model_size=preprocess.model_size),
+        postprocess=build_postprocessor(
+            for_tracking(stages.postprocess, stages.tracker),
+            model.outputs,
+            model_size=preprocess.model_size,
+            plugin=job.postprocess,
+        ),
         outputs=outputs,
+        tracker=build_tracker(stages.tracker, stages.postprocess),
         rois=job.rois,
     )
 
@@ -91,6 +107,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess.cuda import build_cuda_postprocessor
     from pipeline.preprocess.engines import device_preprocessor
+    from pipeline.tracking import build_tracker, for_tracking
 
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
     stages, runtime = job.config.pipeline, job.config.runtime
@@ -113,13 +130,15 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
         preprocess=preprocess,
         model=model,
         postprocess=build_cuda_postprocessor(
-            stages.postprocess,
+            for_tracking(stages.postprocess, stages.tracker),
             model.outputs,
             model_size=preprocess.model_size,
             stream=stream,
             max_frames=model.batch_size,
+            plugin=job.postprocess,
         ),
         outputs=outputs,
+        tracker=build_tracker(stages.tracker, stages.postprocess),
         rois=job.rois,
         download=Download(stream),
         on_device=True,
@@ -127,13 +146,17 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
 
 
 def _checked(open_decoder: OpenDecoder) -> OpenDecoder:
-    """Opening also checks that the source's region of interest lies in its picture."""
+    """Opening also checks that the source's region of interest, lines and zones lie in its picture."""
+    from pipeline.analytics.layout import check_layout
     from pipeline.preprocess.roi import region_of
 
     def opening(spec: VideoSpec, stats: DecodeStats) -> Decoder:
         decoder = open_decoder(spec, stats)
         try:
-            region_of(spec.settings.roi, (decoder.info.width, decoder.info.height), spec.source_id)
+            size = decoder.info.width, decoder.info.height
+            region_of(spec.settings.roi, size, spec.source_id)
+            for warning in check_layout(spec.settings.analytics, size, spec.source_id):
+                log.warning("%s", warning)
         except SourceError:
             decoder.close()
             raise

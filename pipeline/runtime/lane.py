@@ -19,7 +19,10 @@ import numpy as np
 from pipeline.config.models import Roi
 from pipeline.errors import SourceError
 from pipeline.frames import Frame, Predictions, ResultBatch
+from pipeline.masks import NO_CLASS
 from pipeline.observe.status import RunStatus, SourceStatus
+from pipeline.plugins.guard import PluginError
+from pipeline.poses import PERSON
 from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.batching import Patience, collect
 from pipeline.runtime.flow import Batch
@@ -29,9 +32,14 @@ from pipeline.runtime.session import let_go
 from pipeline.stages import DropCause, Model, Postprocessor, Preprocessor
 
 if TYPE_CHECKING:
+    from pipeline.analytics.engine import Analytics
+    from pipeline.plugins.guard import StopSwitch
+    from pipeline.plugins.stage import StageChain
     from pipeline.runtime.session import OpenDecoder
+    from pipeline.tracking.interface import Tracker
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "sinks")
+TRACK = "track"  # one more, before the sinks, where a tracker runs
 
 Step = Callable[[Batch], None]
 
@@ -46,6 +54,10 @@ class Stages:
         model: Input -> outputs.
         postprocess: Outputs -> predictions, or a promise of them.
         outputs: Where results go.
+        tracker: Gives detections their track ids, before the outputs; None: nothing tracks.
+        analytics: Adds events and counts, behind the tracker; None: there are none.
+        plugins: The user's own stages, behind analytics; None: there are none.
+        plugin_stop: With what a plug-in ends the run.
         rois: Region of interest by source id; changes as sources come and go.
         download: On a device: brings pixels to the host for those who draw.
         on_device: Whether all but the outputs is enqueued on one device stream.
@@ -56,6 +68,10 @@ class Stages:
     model: Model
     postprocess: Postprocessor
     outputs: Outputs
+    tracker: Tracker | None = None
+    analytics: Analytics | None = None
+    plugins: StageChain | None = None
+    plugin_stop: StopSwitch | None = None
     rois: dict[str, Roi] = field(default_factory=dict)
     download: Callable[[Sequence[Frame]], list[Frame]] | None = None
     on_device: bool = False
@@ -101,6 +117,7 @@ class Lane:
         self._on_end = on_end
         self._on_failure = on_failure
         self._stopping = False
+        self._late: list[ResultBatch] = []  # to be delivered behind the results of the batch
         prepare, infer, postprocess, finish = self._prepare, self._infer, self._postprocess, self._finish
         groups: list[list[Step]] = (
             [[prepare, infer, postprocess], [finish]]
@@ -217,27 +234,31 @@ class Lane:
     def _postprocess(self, batch: Batch) -> None:
         if batch.input is not None and batch.outputs is not None:
             start = time.perf_counter()
-            batch.predictions = self._stages.postprocess(batch.outputs, batch.input)
+            try:
+                batch.predictions = self._stages.postprocess(batch.outputs, batch.input)
+            except PluginError:
+                self._lose(batch)
             batch.outputs = None
             self._status.stages["postprocess"].add(time.perf_counter() - start, len(batch.frames))
 
     def _finish(self, batch: Batch) -> None:
-        """Waits for the device if need be, writes the sinks, delivers the results."""
-        results = None
-        if batch.predictions is not None:
-            predictions = batch.predictions
-            if not isinstance(predictions, Predictions):
-                predictions = predictions.result()
-            results = ResultBatch(batch.frames, predictions, self._stages.model.name)
+        """Waits for the device if need be, tracks, writes the sinks, delivers the results."""
+        results, predictions = None, self._result(batch)
+        if predictions is not None:
+            results = self._track(ResultBatch(batch.frames, predictions, self._stages.model.name))
         inferred_s = time.monotonic()
         outputs = self._stages.outputs
         start = time.perf_counter()
         for source in batch.started:
             outputs.source_started(source)
         if results is not None:
+            results = self._analyse(results)
             outputs.write(results)
         for source_id in batch.finished:
+            self._finish_analytics(source_id)
             outputs.source_finished(source_id)
+            if self._stages.tracker is not None:
+                self._stages.tracker.forget(source_id)
         self._status.stages["sinks"].add(time.perf_counter() - start, len(batch.frames))
         if results is not None:
             self._count(results, inferred_s)
@@ -248,6 +269,46 @@ class Lane:
             self._status.out(source_id)
         if results is not None:
             self._deliver(results)
+        while self._late:
+            self._deliver(self._late.pop(0))
+
+    def _result(self, batch: Batch) -> Predictions | None:
+        """The batch's predictions, waited for if need be; None if it has none."""
+        if batch.predictions is None or isinstance(batch.predictions, Predictions):
+            return batch.predictions
+        try:
+            return batch.predictions.result()
+        except PluginError:
+            self._lose(batch)
+            return None
+
+    def _lose(self, batch: Batch) -> None:
+        """The frames of a batch that the user's postprocessor failed on have no results; what begins and ends goes on."""
+        self._drop(batch.frames, DropCause.FAILED)
+        batch.frames, batch.predictions = [], None
+
+    def _analyse(self, results: ResultBatch) -> ResultBatch:
+        if self._stages.analytics is not None:
+            results = self._stages.analytics(results)
+        return results if self._stages.plugins is None else self._stages.plugins(results)
+
+    def _finish_analytics(self, source_id: str) -> None:
+        """Tells what a source that has ended leaves open; no frame is left for it to go with."""
+        events = () if self._stages.analytics is None else self._stages.analytics.finish(source_id)
+        if events:
+            results = ResultBatch((), Predictions(), self._stages.model.name, events)
+            self._stages.outputs.write(results)
+            self._late.append(results)
+        if self._stages.plugins is not None:
+            self._stages.plugins.finish(source_id)
+
+    def _track(self, results: ResultBatch) -> ResultBatch:
+        if self._stages.tracker is None:
+            return results
+        start = time.perf_counter()
+        results = self._stages.tracker(results)
+        self._status.stages[TRACK].add(time.perf_counter() - start, len(results))
+        return results
 
     def _count(self, results: ResultBatch, inferred_s: float) -> None:
         emitted_s, emitted_at_s = time.monotonic(), time.time()
@@ -283,11 +344,16 @@ def _note_latency(source: SourceStatus, frame: Frame, inferred_s: float, emitted
 
 
 def _labels(predictions: Predictions) -> dict[str, int]:
-    """How often each label was found: all detections, or each frame's best class."""
+    """How often each label was found: all detections or persons, each frame's best class, frames with pixels of a class."""
     if predictions.detections is not None:
         ids, name = predictions.detections.class_ids, predictions.detections.names
     elif predictions.classes is not None:
         ids, name = predictions.classes.class_ids[predictions.classes.counts > 0, 0], predictions.classes.names
+    elif predictions.poses is not None:
+        return {PERSON: len(predictions.poses)} if len(predictions.poses) else {}
+    elif predictions.segmentations is not None:
+        frames = (predictions.segmentations.shares[:, :NO_CLASS] > 0).sum(axis=0)
+        return {predictions.segmentations.label(int(n)): int(frames[n]) for n in np.flatnonzero(frames)}
     else:
         return {}
     unique, counts = np.unique(ids, return_counts=True)

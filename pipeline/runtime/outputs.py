@@ -14,9 +14,18 @@ log = logging.getLogger(__name__)
 
 
 class Outputs:
-    """All sinks of a run. Errors end up in `status.errors`, paths in `status.outputs` and `status.partial_outputs`."""
+    """All sinks of a run. Errors end up in `status.errors`, paths in `status.outputs` and `status.partial_outputs`.
 
-    def __init__(self, sinks: Sequence[Sink], status: RunStatus) -> None:
+    Args:
+        sinks: In the order of the configuration.
+        status: Of the run.
+        close_others: Called behind the sinks, for those who work for the outputs but are none; raises nothing.
+    """
+
+    def __init__(
+        self, sinks: Sequence[Sink], status: RunStatus, *, close_others: Callable[[], None] = lambda: None
+    ) -> None:
+        self._close_others = close_others
         self._sinks = list(sinks)
         self._status = status
         self.had_sinks = bool(sinks)
@@ -63,12 +72,14 @@ class Outputs:
 
         self._each(complete)
         self._sinks.clear()
+        self._close_others()
 
     def abort(self) -> None:
         """Keeps all outputs as far as they got."""
         for sink in self._sinks:
             self._abort(sink)
         self._sinks.clear()
+        self._close_others()
 
     def _each(self, call: Callable[[Sink], None]) -> None:
         for sink in list(self._sinks):

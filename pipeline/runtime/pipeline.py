@@ -6,11 +6,13 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pipeline.analytics.addition import check_addition
 from pipeline.config.models import Config, Source, VideoSink, expand_source
 from pipeline.control.reload import apply_sources
 from pipeline.errors import SourceError, StreamStateError, VramlineError
@@ -27,6 +29,7 @@ from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DropCause
 
 if TYPE_CHECKING:
+    from pipeline.analytics.events import Event
     from pipeline.control.http import HttpServer
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ URL_BATCH_TIMEOUT_S = 0.1
 # On a device a video's frames are its decoder's few buffers: a batch must not wait for frames that can't come before
 # those that wait with it are done.
 DEVICE_BATCH_TIMEOUT_S = 0.02
+_MOST_LATE_EVENTS = 10_000
 # How often a run looks whether it has been told to stop while it waits for its end.
 _LOOK_S = 0.2
 # What the threads get to let go once their work has been given up.
@@ -54,6 +58,12 @@ class Pipeline:
     Args:
         config: What to do.
         progress: Called as `progress(what, done, total)` while a model or clip is fetched; total may be None.
+
+    Attributes:
+        config: The same.
+        status: How it goes.
+        late_events: While results are iterated: events that came to light when their sources had ended, and so belong to no
+            result any more, such as zones that somebody was still in. At most the last 10,000.
     """
 
     def __init__(self, config: Config, *, progress: Progress | None = None) -> None:
@@ -61,6 +71,7 @@ class Pipeline:
         self.status = RunStatus()
         self._progress = progress
         self._specs: list[VideoSpec] = []
+        self.late_events: deque[Event] = deque(maxlen=_MOST_LATE_EVENTS)
         self._prepared = False
         self._stages: Stages | None = None
         self._ingest: Ingest | None = None
@@ -142,6 +153,7 @@ class Pipeline:
                         batch = self._delivered.get()
                     except Closed:
                         break
+                    self.late_events += [event for event in batch.events if event.position is None]
                     yield from batch
         finally:
             self.close()
@@ -189,6 +201,8 @@ class Pipeline:
                 stages.rois.pop(spec.source_id, None)
                 if source.roi is not None:
                     stages.rois[spec.source_id] = source.roi
+                if source.analytics is not None and stages.analytics is not None:
+                    stages.analytics.settings[spec.source_id] = source.analytics
                 self.status.sources[spec.source_id] = new_status(spec)
                 try:
                     ingest.add(spec)
@@ -208,6 +222,8 @@ class Pipeline:
         self._running_ingest().remove(source_id)
         with self._sources_lock:
             self._specs = [spec for spec in self._specs if spec.source_id != source_id]
+        if self._stages is not None and self._stages.analytics is not None:
+            self._stages.analytics.settings.pop(source_id, None)
 
     def pause_source(self, source_id: str) -> None:
         """Disconnects a live stream until it is resumed.
@@ -273,6 +289,7 @@ class Pipeline:
         return self._ingest
 
     def _check_that_more_sources_fit(self, source: Source) -> None:
+        check_addition(source, self.config)
         engine = self.config.pipeline.preprocess.engine
         if source.roi is not None and self.status.device == "cuda" and engine == "cvcuda":
             raise StreamStateError("cvcuda cannot do a region of interest")
@@ -327,6 +344,8 @@ class Pipeline:
             self._http = HttpServer(self, self.config.observe.http)
             self._http.start()
         runtime, stages = self.config.runtime, self._stages
+        if stages.plugin_stop is not None:
+            stages.plugin_stop.on_stop = self.stop
         batch_size = stages.model.batch_size
         intake = Intake(self._drop)
         if deliver:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.config import models
+from pipeline.config.plugins import PluginSink
 from pipeline.stages import Sink
+
+if TYPE_CHECKING:
+    from pipeline.plugins.host import PluginHost
 
 __all__ = ["build_sink"]
 
 
-def build_sink(config: models.Sink, *, several_sources: bool) -> Sink:
+def build_sink(
+    config: models.Sink, *, several_sources: bool, field: str = "sinks[]", plugins: PluginHost | None = None
+) -> Sink:
     """The sink that a section describes; nothing is touched before its `open`.
 
     Args:
         config: An entry of `sinks`.
         several_sources: Whether the run has more than one source.
+        field: Where the entry stands, such as `sinks[0]`.
+        plugins: Who loads plug-ins; by default nobody hears how they do.
 
     Raises:
         SinkError: the section does not fit the number of sources.
+        ConfigError: a plug-in cannot be loaded.
     """
     # Imported here: the command line's --help needs neither orjson nor FFmpeg nor Pillow.
     if isinstance(config, models.JsonlSink):
@@ -31,6 +42,11 @@ def build_sink(config: models.Sink, *, several_sources: bool) -> Sink:
         from pipeline.sinks.video import video_sink
 
         return video_sink(config, several_sources=several_sources)
+    if isinstance(config, PluginSink):
+        from pipeline.plugins.host import PluginHost
+        from pipeline.plugins.sink import GuardedSink
+
+        return GuardedSink((plugins or PluginHost()).load(config, field, closes_itself=True))
     from pipeline.sinks.tensors import tensors_sink
 
     return tensors_sink(config)

@@ -48,6 +48,7 @@ class FileSink(Generic[Item]):
         make_writer: Callable[[Path], Writer[Item]],
         prepare: Callable[[ResultBatch], Sequence[Item]],
         *,
+        late: Callable[[ResultBatch], Sequence[tuple[str, Item]]] | None = None,
         needs_pixels: bool = False,
     ) -> None:
         """Nothing is touched before `open`.
@@ -56,6 +57,7 @@ class FileSink(Generic[Item]):
             path: Of the output; may hold `{source}`.
             make_writer: Claims an output and returns its writer.
             prepare: A batch -> one item a frame; called once a batch, whatever the number of files.
+            late: A batch -> (source id, item) of what belongs to a source but to no frame; None: there is no such thing.
             needs_pixels: See the attribute.
 
         Raises:
@@ -68,6 +70,7 @@ class FileSink(Generic[Item]):
         self._path = path
         self._make_writer = make_writer
         self._prepare = prepare
+        self._late = late
         self._per_source = PLACEHOLDER in str(path)
         self._writers: dict[str, Writer[Item]] = {}
 
@@ -87,12 +90,15 @@ class FileSink(Generic[Item]):
     def write(self, batch: ResultBatch) -> None:
         """Writes the results of a batch."""
         items = self._prepare(batch)
+        late = self._late(batch) if self._late is not None else ()
         if not self._per_source:
-            self._writers[""].write(items)
+            self._writers[""].write([*items, *(item for _, item in late)] if late else items)
             return
         by_source: dict[str, list[Item]] = {}
         for frame, item in zip(batch.frames, items, strict=True):
             by_source.setdefault(frame.source_id, []).append(item)
+        for source_id, item in late:
+            by_source.setdefault(source_id, []).append(item)
         for source_id, own in by_source.items():
             self._writers[source_id].write(own)
 

@@ -68,6 +68,37 @@ class Canvas:
             part = plane[y1 // 2 : (y2 + 1) // 2, x1 // 2 : (x2 + 1) // 2]
             part[...] = sample if whole else np.rint(part + share * (sample - part.astype(np.float32)))
 
+    def paint(self, mask: npt.NDArray[np.bool_], left: int, top: int, rgb: Rgb, opacity: float) -> None:
+        """Lays a colour over the pixels of a mask, which lies inside the picture.
+
+        A chroma sample that belongs to 2x2 pixels takes the colour by the share of them that is in the mask.
+
+        Args:
+            mask: (h, w) bool.
+            left: Column of the picture that the mask's first one lies on.
+            top: The same for rows.
+            rgb: The colour.
+            opacity: 0: nothing changes, 1: what was there is hidden.
+        """
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        if not rows.size or opacity == 0:
+            return
+        mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        top, left = top + int(rows[0]), left + int(columns[0])
+        height, width = mask.shape
+        luma, *chroma = to_sample(rgb, self.colour)
+        part = self.y[top : top + height, left : left + width]
+        tinted = np.rint((1 - np.float32(opacity)) * np.arange(256, dtype=np.float32) + np.float32(opacity * luma))
+        np.copyto(part, tinted.astype(np.uint8)[part], where=mask)
+        odd_top, odd_left = top % 2, left % 2
+        padding = ((odd_top, (odd_top + height) % 2), (odd_left, (odd_left + width) % 2))
+        pairs = np.pad(mask, padding).astype(np.uint8)
+        fours = pairs[::2, ::2] + pairs[1::2, ::2] + pairs[::2, 1::2] + pairs[1::2, 1::2]
+        share = fours * np.float32(opacity / 4)
+        for plane, sample in zip((self.cb, self.cr), chroma, strict=True):
+            part = plane[top // 2 : (top + height + 1) // 2, left // 2 : (left + width + 1) // 2]
+            part[...] = np.rint(part + share * (np.float32(sample) - part))
+
     def outline(self, box: tuple[int, int, int, int], rgb: Rgb) -> None:
         """Draws the edge of a box, inside of it: x1, y1, x2, y2 cover the pixels x1..x2 - 1 of the rows y1..y2 - 1."""
         x1, y1, x2, y2 = box

@@ -56,15 +56,18 @@ def utc(time_s: float) -> str:
 
 def detection_columns(
     detections: Detections, labels: Labels
-) -> tuple[list[str], list[int], list[float], list[list[float]], list[int] | None]:
-    """Labels, class ids, scores, boxes and track ids of a whole batch as lists, ready to be written."""
+) -> tuple[list[str], list[int], list[float], list[list[float]], list[int | None] | None]:
+    """Labels, class ids, scores, boxes and track ids of a whole batch as lists, ready to be written.
+
+    Instead of track ids there is None where nothing tracks, and a None among them for a detection without a track.
+    """
     class_ids = detections.class_ids.tolist()
     return (
         labels.of(detections.names, class_ids),
         class_ids,
         rounded(detections.scores, 4),
         rounded(detections.boxes, 2),
-        None if detections.track_ids is None else detections.track_ids.tolist(),
+        None if detections.track_ids is None else [t if t >= 0 else None for t in detections.track_ids.tolist()],
     )
 
 

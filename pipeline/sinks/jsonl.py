@@ -8,10 +8,12 @@ from typing import Any
 import orjson
 
 from pipeline.config.models import JsonlSink
-from pipeline.frames import Classifications, Detections, Frame, ResultBatch
+from pipeline.frames import Classifications, Detections, Frame, Predictions, ResultBatch
 from pipeline.sinks._base import FileSink
+from pipeline.sinks._events import late_events, with_events
 from pipeline.sinks._lines import LinesWriter
 from pipeline.sinks._records import FRAME_SCHEMA, Labels, class_columns, detection_columns, pts, text, utc
+from pipeline.sinks._task_records import embedding_records, mask_records, pose_records
 
 
 def jsonl_sink(config: JsonlSink) -> FileSink[bytes]:
@@ -19,15 +21,17 @@ def jsonl_sink(config: JsonlSink) -> FileSink[bytes]:
     return FileSink(
         config.path,
         lambda path: LinesWriter(path, overwrite=config.overwrite),
-        JsonRecords(empty_frames=config.empty_frames),
+        with_events(JsonRecords(empty_frames=config.empty_frames, mask_side=config.mask_side)),
+        late=late_events,
     )
 
 
 class JsonRecords:
     """Turns batches into encoded records. Numbers become Python lists once a batch, not once a frame."""
 
-    def __init__(self, *, empty_frames: bool = True) -> None:
+    def __init__(self, *, empty_frames: bool = True, mask_side: int | None = None) -> None:
         self._empty_frames = empty_frames
+        self._mask_side = mask_side
         self._labels = Labels()
 
     def __call__(self, batch: ResultBatch) -> list[bytes]:
@@ -38,6 +42,7 @@ class JsonRecords:
             detections = self._detections(batch.predictions.detections)
         if batch.predictions.classes is not None:
             classes = self._classes(batch.predictions.classes)
+        others = self._others(batch.predictions)
         lines = []
         for i, frame in enumerate(batch.frames):
             record = _head(frame, model)
@@ -45,7 +50,8 @@ class JsonRecords:
                 record["detections"] = detections[i]
             if classes is not None:
                 record["classes"] = classes[i]
-            if self._empty_frames or record.get("detections") or record.get("classes"):
+            record |= {name: values[i] for name, values in others.items()}
+            if self._empty_frames or any(record.get(name) for name in ("detections", "classes", *others)):
                 lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
             else:
                 lines.append(b"")
@@ -59,9 +65,21 @@ class JsonRecords:
         ]
         if tracks is not None:
             for record, track_id in zip(records, tracks, strict=True):
-                record["track_id"] = track_id
+                if track_id is not None:
+                    record["track_id"] = track_id
         offsets = detections.offsets.tolist()
         return [records[start:end] for start, end in itertools.pairwise(offsets)]
+
+    def _others(self, predictions: Predictions) -> dict[str, list[Any]]:
+        """Field -> its value for each frame, for what is neither boxes nor classes of whole pictures."""
+        found: dict[str, list[Any]] = {}
+        if predictions.poses is not None:
+            found["poses"] = pose_records(predictions.poses)
+        if predictions.segmentations is not None:
+            found["masks"] = mask_records(predictions.segmentations, self._labels, self._mask_side)
+        if predictions.embeddings is not None:
+            found["embedding"] = embedding_records(predictions.embeddings)
+        return found
 
     def _classes(self, classes: Classifications) -> list[list[dict[str, Any]]]:
         return [

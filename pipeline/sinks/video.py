@@ -17,6 +17,8 @@ from pipeline.sinks._colour import class_rgb
 from pipeline.sinks._encoder import Encoder
 from pipeline.sinks._files import Output
 from pipeline.sinks._names import PLACEHOLDER
+from pipeline.sinks._overlay import draw_classes, draw_legend, draw_skeletons
+from pipeline.sinks._scene import draw_scene
 from pipeline.sinks._timestamps import TICKS_PER_S, Timestamps, clock
 from pipeline.sinks._upright import Placement, Upright
 from pipeline.stages import SinkSource
@@ -87,7 +89,14 @@ class VideoWriter:
                     threads=self._threads,
                 )
             frame, canvas, placement = self._upright(picture)
-            annotate(canvas, placement, result, labels=self._config.labels, caption=self._config.caption)
+            annotate(
+                canvas,
+                placement,
+                result,
+                labels=self._config.labels,
+                caption=self._config.caption,
+                mask_opacity=self._config.mask_opacity,
+            )
             self._encoder.encode(frame, self._timestamps.ticks(result.frame.pts_s))
 
     def finish(self) -> Path | None:
@@ -106,7 +115,13 @@ class VideoWriter:
 
 
 def annotate(
-    canvas: Canvas, placement: Placement, result: Result, *, labels: bool = True, caption: bool = True
+    canvas: Canvas,
+    placement: Placement,
+    result: Result,
+    *,
+    labels: bool = True,
+    caption: bool = True,
+    mask_opacity: float = 0.45,
 ) -> None:
     """Draws what is known of a frame.
 
@@ -114,16 +129,25 @@ def annotate(
         canvas: Where.
         placement: Where display coordinates lie on it.
         result: What.
-        labels: Whether boxes have a text.
+        labels: Whether boxes, persons and classes have a text.
         caption: Whether source and time are written into the corner.
+        mask_opacity: Of the colour over pixels that have a class.
     """
+    if result.segmentation is not None:
+        draw_classes(canvas, placement, result.segmentation, mask_opacity)
+    if result.scene is not None:
+        draw_scene(canvas, placement, result.scene)
     if result.detections is not None:
         _draw_boxes(canvas, placement, result.detections, labels=labels)
+    if result.poses is not None:
+        draw_skeletons(canvas, placement, result.poses, labels=labels)
     lines = [_caption(result)] if caption else []
     lines += [f"{label} {score:.2f}" for label, _, score in result.classes or []]
     y = 0
     for line in lines:
         y += canvas.text(line, 0, y, _CAPTION_RGB)
+    if labels and result.segmentation is not None:
+        draw_legend(canvas, result.segmentation, y)
 
 
 def _draw_boxes(canvas: Canvas, placement: Placement, detections: Detections, *, labels: bool) -> None:
@@ -136,7 +160,7 @@ def _draw_boxes(canvas: Canvas, placement: Placement, detections: Detections, *,
     tracks = [None] * len(ids) if detections.track_ids is None else detections.track_ids.tolist()
     columns = list(zip(boxes, ids, detections.scores.tolist(), tracks, strict=True))
     for (x1, y1, _, _), class_id, score, track in reversed(columns):
-        number = "" if track is None else f" #{track}"
+        number = "" if track is None or track < 0 else f" #{track}"
         canvas.text(f"{detections.label(class_id)}{number} {score:.2f}", x1, y1, class_rgb(class_id), above=True)
 
 

@@ -15,6 +15,7 @@ from pipeline.config.load import base_schema, config_from_mapping, load_config, 
 from pipeline.config.models import Config
 from pipeline.errors import ConfigError
 
+TASKS = ("Pose", "Segment", "Embedding")
 QUICK = settings(max_examples=150, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -123,9 +124,11 @@ def test_any_values_under_the_keys_of_any_section(data: st.DataObject) -> None:
         return data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(keys, TREES)))
 
     post = data.draw(
-        st.sampled_from(["OdApiPost", "SsdPost", "YoloPost", "GflPost", "BoxesPost", "ClassifyPost", "RawPost"])
+        st.sampled_from(
+            [f"{kind}Post" for kind in ("OdApi", "Ssd", "Yolo", "Gfl", "Boxes", "Classify", "Raw", "Plugin", *TASKS)]
+        )
     )
-    sink = data.draw(st.sampled_from(["JsonlSink", "CsvSink", "VideoSink", "TensorsSink"]))
+    sink = data.draw(st.sampled_from(["JsonlSink", "CsvSink", "VideoSink", "TensorsSink", "PluginSink"]))
     family = {"family": base_schema()["$defs"][post]["properties"]["family"]["const"]}
     kind = {"type": base_schema()["$defs"][sink]["properties"]["type"]["const"]}
     config = {
@@ -146,7 +149,10 @@ def test_any_values_under_the_keys_of_any_section(data: st.DataObject) -> None:
         # No name of a union's member or of a kind got into the path of a field.
         fields = [issue.field for issue in e.issues]
         assert not any("tuple[" in field or "constrained" in field or "list[" in field for field in fields), fields
-        assert not any(f".{family['family']}." in field or f"].{kind['type']}" in field for field in fields), fields
+        tag = f".{family['family']}."
+        if family["family"] in base_schema()["$defs"][post]["properties"]:  # `boxes` is a key of its own family
+            tag += tag[1:]
+        assert not any(tag in field or f"].{kind['type']}" in field for field in fields), fields
 
 
 @QUICK

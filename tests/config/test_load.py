@@ -111,7 +111,7 @@ runtime: {batch_size: ${VRAMLINE_SURELY_UNSET}}
         "a.yaml:7:21: pipeline.preprocess.fit: found 'streetch', allowed is one of 'letterbox', 'stretch', 'crop'"
         " (did you mean 'stretch'?)",
         "a.yaml:8:25: pipeline.postprocess.family: found 'sdd', allowed is one of 'od_api', 'ssd', 'yolo', 'gfl',"
-        " 'boxes', 'classify', 'raw' (did you mean 'ssd'?)",
+        " 'boxes', 'classify', 'pose', 'segment', 'embedding', 'raw', 'plugin' (did you mean 'ssd'?)",
         "a.yaml:10:5: sinks[0].path: missing; needed is a path",
         "a.yaml:12:15: runtime.batch_size: the environment variable VRAMLINE_SURELY_UNSET is not set; set it, or"
         " write ${VRAMLINE_SURELY_UNSET:-default}",
@@ -194,13 +194,15 @@ def test_missing_sections_and_postprocess_without_a_card(told: Told) -> None:
     assert told("version: 1") == [
         "a.yaml:1:1: sources: missing; needed is a list of texts, or mappings with keys of path, url, media, id,"
         " recursive, on_error, max_frames, roi, colour, options, timeout_s, live, transport, username, password, stall_s,"
-        " policy, every, max_fps, max_staleness_ms, priority, reconnect (at least 1 item)",
-        "a.yaml:1:1: pipeline: missing; needed is a mapping with keys of decode, preprocess, model, postprocess",
+        " policy, every, max_fps, max_staleness_ms, priority, reconnect, analytics (at least 1 item)",
+        "a.yaml:1:1: pipeline: missing; needed is a mapping with keys of decode, preprocess, model, postprocess, tracker,"
+        " plugins",
     ]
     (message,) = told("sources: [a]\npipeline:\n  model: m/x")
     assert message == (
         "a.yaml:2:1: pipeline.postprocess: missing; needed is a mapping with the key family: one of 'od_api', 'ssd',"
-        " 'yolo', 'gfl', 'boxes', 'classify', 'raw' (a model card would bring its own)"
+        " 'yolo', 'gfl', 'boxes', 'classify', 'pose', 'segment', 'embedding', 'raw', 'plugin' (a model card would bring its"
+        " own)"
     )
     assert told("sources: [a]\npipeline: {model: m/x, postprocess: {top_k: 1}}")[0].startswith(
         "a.yaml:2:24: pipeline.postprocess.family: missing; needed is one of 'od_api'"

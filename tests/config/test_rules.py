@@ -48,6 +48,23 @@ STAGES = "pipeline: {model: m/x, postprocess: {family: ssd}}"
             "a.yaml:2:16: sinks[0].type: postprocess family 'raw' gives no results for a jsonl sink (use type: tensors)",
         ),
         (
+            "sources: [a]\nsinks: [{type: csv, path: a}]\n" + STAGES.replace("ssd", "embedding"),
+            "a.yaml:2:16: sinks[0].type: postprocess family 'embedding' gives no rows for a csv sink (use type: jsonl)",
+        ),
+        (
+            "sources: [a]\n" + STAGES.replace("ssd", "segment, labels: [car, bus], classes: [bsu]"),
+            "a.yaml:2:85: pipeline.postprocess.classes[0]: found 'bsu', which is not among the 2 labels"
+            " (did you mean 'bus'?)",
+        ),
+        (
+            "sources: [a]\n" + STAGES.replace("ssd", "pose, edges: [[0, 17]]"),
+            "a.yaml:2:37: pipeline.postprocess: edges join keypoints 0 to 16",
+        ),
+        (
+            "sources: [a]\n" + STAGES.replace("ssd", "pose, max_person: 3"),
+            "a.yaml:2:52: pipeline.postprocess.max_person: unknown key (did you mean 'max_persons'?)",
+        ),
+        (
             "sources: [a]\n" + STAGES.replace("ssd", "ssd, labels: [car, bus], classes: [bus, cat, 7]"),
             "a.yaml:2:86: pipeline.postprocess.classes[1]: found 'cat', which is not among the 2 labels"
             " (did you mean 'car'?)",

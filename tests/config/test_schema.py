@@ -144,6 +144,7 @@ def all_models() -> list[type[BaseModel]]:
 REQUIRED = {
     ("Config", "sources"), ("Config", "pipeline"), ("Stages", "model"), ("Stages", "postprocess"),
     ("BoxesPost", "boxes"), ("BoxesPost", "scores"), ("Http", "token"),
+    ("PluginPost", "use"), ("PluginSink", "use"), ("StagePlugin", "use"),
     *((sink, "path") for sink in ("FileSink", "JsonlSink", "CsvSink", "VideoSink", "TensorsSink")),
 }  # fmt: skip
 
