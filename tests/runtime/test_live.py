@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import itertools
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -382,87 +385,99 @@ def test_a_password_is_nowhere_to_be_seen(
     assert [text for text in told if SECRET in text] == []
 
 
-@pytest.mark.parametrize("where", ["file", "udp", "http"])
+@pytest.mark.parametrize("where", ["file", "udp", "http", "hls"])
 def test_other_live_transports(model: Path, tmp_path: Path, where: str) -> None:
-    """MPEG-TS over UDP, and over HTTP from a server that never ends."""
+    """MPEG-TS over UDP and HTTP from a server that never ends, and an HLS playlist that goes on for ever."""
     clip = make_clip(tmp_path / "a.ts", width=160, height=120, frames=100, gop=10, options={"bf": "0"})
     if where == "file":  # a file among live streams is processed whole
         with Run(settings(model, [{"path": str(clip), "id": "a"}], runtime={"stay_alive": True})) as run:
             wait_until(lambda: len(run.results) == 100)
         assert numbers(run.results) == list(range(100))
         return
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("there is no ffmpeg to send a stream: apt-get install ffmpeg")
     with contextlib.ExitStack() as stack:
-        sender = stack.enter_context(_Sender(clip, where))
-        run = stack.enter_context(
-            Run(settings(model, [{"url": sender.url, "id": "a", "live": True, "timeout_s": 2, "reconnect": QUICK}]))
-        )
+        url = stack.enter_context({"udp": over_udp, "http": over_http, "hls": as_hls}[where](clip))
+        source = {"url": url, "id": "a", "live": True, "timeout_s": 4, "reconnect": QUICK}
+        run = stack.enter_context(Run(settings(model, [source])))
         run.wait_for_results("a", 30)
         assert run.source("a").state is SourceState.RUNNING
+        assert run.source("a").connects == 1 or where == "hls"  # whose first playlist may come too late
 
 
-class _Sender:
-    """Sends a clip for ever, at its own pace, as MPEG-TS."""
+def sending(clip: Path, *output: str, **options: Any) -> subprocess.Popen[bytes]:
+    """FFmpeg, which sends a clip for ever at its own pace."""
+    command = ["ffmpeg", "-v", "error", "-re", "-stream_loop", "-1", "-i", str(clip), "-c", "copy", *output]
+    return subprocess.Popen(command, **options)
 
-    def __init__(self, clip: Path, where: str) -> None:
-        self._clip, self._where = clip, where
 
-    def __enter__(self) -> _Sender:
-        ffmpeg = [
-            "ffmpeg",
-            "-v",
-            "error",
-            "-re",
-            "-stream_loop",
-            "-1",
-            "-i",
-            str(self._clip),
-            "-c",
-            "copy",
-            "-f",
-            "mpegts",
-        ]
-        if self._where == "udp":
-            import socket
+@contextlib.contextmanager
+def over_udp(clip: Path) -> Iterator[str]:
+    import socket
 
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            self.url = f"udp://127.0.0.1:{port}"
-            self._process = subprocess.Popen([*ffmpeg, f"{self.url}?pkt_size=1316"])
-            return self
-        import http.server
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"udp://127.0.0.1:{probe.getsockname()[1]}"
+    process = sending(clip, "-f", "mpegts", f"{url}?pkt_size=1316")
+    try:
+        yield url
+    finally:
+        process.kill()
+        process.wait(10)
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def log_message(self, *args: Any) -> None:
-                pass
 
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-                with (
-                    subprocess.Popen([*ffmpeg, "pipe:1"], stdout=subprocess.PIPE) as process,
-                    contextlib.suppress(OSError),
-                ):
-                    assert process.stdout is not None
-                    try:
-                        while data := process.stdout.read1(4096):
-                            self.wfile.write(data)
-                    finally:
-                        process.kill()
+@contextlib.contextmanager
+def serving(handler: Any) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/live.ts"
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._where == "udp":
-            self._process.kill()
-            self._process.wait(10)
-        else:
-            self._server.shutdown()
-            self._server.server_close()
+@contextlib.contextmanager
+def over_http(clip: Path) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with (
+                sending(clip, "-f", "mpegts", "pipe:1", stdout=subprocess.PIPE) as process,
+                contextlib.suppress(OSError),
+            ):
+                assert process.stdout is not None
+                try:
+                    while data := process.stdout.read1(4096):  # type: ignore[attr-defined]
+                        self.wfile.write(data)
+                finally:
+                    process.kill()
+
+    with serving(Handler) as base:
+        yield f"{base}/live.ts"
+
+
+@contextlib.contextmanager
+def as_hls(clip: Path) -> Iterator[str]:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    folder = clip.parent / "hls"
+    folder.mkdir()
+    options = ("-f", "hls", "-hls_time", "1", "-hls_list_size", "6", "-hls_flags", "delete_segments")
+    process = sending(clip, *options, str(folder / "live.m3u8"))
+    try:
+        wait_until((folder / "live.m3u8").exists, "a playlist")
+        with serving(functools.partial(Handler, directory=str(folder))) as base:
+            yield f"{base}/live.m3u8"
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def test_size_codec_and_clock_may_change_in_mid_stream(model: Path, tmp_path: Path) -> None:
