@@ -103,7 +103,13 @@ def assert_same(got: Known, want: Known) -> None:
 
 CLIPS: dict[str, dict[str, Any]] = {
     "h264_bframes.mp4": {"width": 320, "height": 240, "frames": 70, "gop": 25, "options": {"bf": "3"}},
-    "h264_open_gop.mp4": {"width": 320, "height": 240, "frames": 60, "gop": 12, "options": {"bf": "3", "x264-params": "open-gop=1:keyint=12"}},
+    "h264_open_gop.mp4": {
+        "width": 320,
+        "height": 240,
+        "frames": 60,
+        "gop": 12,
+        "options": {"bf": "3", "x264-params": "open-gop=1:keyint=12"},
+    },
     "h264.ts": {"width": 320, "height": 240, "frames": 40, "options": {"bf": "2"}},
     "h264_intra.mp4": {"gop": 1},
     "hevc.mp4": {"codec": "libx265", "frames": 30},
