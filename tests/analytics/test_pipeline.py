@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from bright_detector import save_bright_detector
 from media_maker import box_of, make_clip
 
 from pipeline import Pipeline
@@ -22,28 +23,7 @@ WIDTH, HEIGHT = 256, 192
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel: image float32 [N, 96, 128, 3] in 0..1 -> the box of the bright pixels, in pixels."""
-    import tensorflow as tf
-
-    class Bright(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, 96, 128, 3), tf.float32, name="image")])
-        def find(self, image):
-            bright = tf.reduce_min(image, -1) > 0.8
-
-            def ends(line):
-                length = tf.shape(line)[1]
-                index = tf.range(length)
-                first = tf.reduce_min(tf.where(line, index, length), 1)
-                last = tf.reduce_max(tf.where(line, index + 1, 0), 1)
-                return tf.cast(first, tf.float32), tf.cast(last, tf.float32)
-
-            (x1, x2), (y1, y2) = ends(tf.reduce_any(bright, 1)), ends(tf.reduce_any(bright, 2))
-            found = tf.cast(tf.reduce_any(bright, (1, 2)), tf.float32)
-            return {"boxes": tf.stack([x1, y1, x2, y2], -1)[:, None], "scores": found[:, None, None]}
-
-    path = tmp_path_factory.mktemp("models") / "bright"
-    module = Bright()
-    tf.saved_model.save(module, str(path), signatures=module.find)
-    return path
+    return save_bright_detector(tmp_path_factory.mktemp("models") / "bright", 128, 96)
 
 
 def config(detector: Path, sources: list, **more) -> dict:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bright_detector import save_bright_detector
 from media_maker import box_of, make_clip
 
 from pipeline import Pipeline
@@ -20,26 +21,12 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel that finds the box of the bright pixels; it is sure of it (0.9) on the left only, then hardly (0.3)."""
     import tensorflow as tf
 
-    class Bright(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, HEIGHT, WIDTH, 3), tf.float32, name="image")])
-        def find(self, image):
-            bright = tf.reduce_min(image, -1) > 0.8
-
-            def ends(line):
-                length = tf.shape(line)[1]
-                index = tf.range(length)
-                first = tf.reduce_min(tf.where(line, index, length), 1)
-                last = tf.reduce_max(tf.where(line, index + 1, 0), 1)
-                return tf.cast(first, tf.float32), tf.cast(last, tf.float32)
-
-            (x1, x2), (y1, y2) = ends(tf.reduce_any(bright, 1)), ends(tf.reduce_any(bright, 2))
-            scores = tf.where(x1 < SURE_UNTIL_X, 0.9, 0.3)
-            return {"boxes": tf.stack([x1, y1, x2, y2], -1)[:, None], "scores": scores[:, None, None]}
-
-    path = tmp_path_factory.mktemp("models") / "bright"
-    module = Bright()
-    tf.saved_model.save(module, str(path), signatures=module.find)
-    return path
+    return save_bright_detector(
+        tmp_path_factory.mktemp("models") / "bright",
+        WIDTH,
+        HEIGHT,
+        score_of=lambda x1: tf.where(x1 < SURE_UNTIL_X, 0.9, 0.3),
+    )
 
 
 def run(folder: Path, detector: Path, tracker: str | dict | None) -> dict[str, list[list[dict]]]:
