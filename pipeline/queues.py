@@ -99,20 +99,14 @@ class BoundedQueue(Generic[T]):
             self._not_full.notify()
             return item
 
-    def discard(self) -> list[T]:
-        """Ends the queue; what was in it."""
-        with self._not_empty:
-            self._closed = True
-            discarded = list(self._items)
-            self._items.clear()
-        self.close()
-        return discarded
-
-    def close(self, *, discard: bool = False) -> None:
-        """Ends the queue: what is in it can still be taken, unless `discard`. May be called again."""
+    def close(self, *, discard: bool = False) -> list[T]:
+        """Ends the queue: what is in it can still be taken, unless `discard`; returns what was discarded. May be called again."""
+        discarded: list[T] = []
         with self._not_empty:
             self._closed = True
             if discard:
+                discarded += self._items
                 self._items.clear()
             self._not_empty.notify_all()
             self._not_full.notify_all()
+        return discarded

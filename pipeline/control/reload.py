@@ -41,7 +41,7 @@ def apply_sources(run: ReloadTarget, old: Config, new: Config) -> list[Source]:
     removed = [source for source in old.sources if source not in new.sources]
     added = [source for source in new.sources if source not in old.sources]
     for source in list(added):
-        before = next((s for s in removed if _but_for_priority(s) == _but_for_priority(source)), None)
+        before = next((s for s in removed if but_for_priority(s) == but_for_priority(source)), None)
         if before is not None:
             _set_priority(run, before, source)
             removed.remove(before)
@@ -62,7 +62,8 @@ def apply_sources(run: ReloadTarget, old: Config, new: Config) -> list[Source]:
     return [source for source in new.sources if source not in missing]
 
 
-def _but_for_priority(source: Source) -> Source:
+def but_for_priority(source: Source) -> Source:
+    """The source with the default priority: to tell sources apart that differ in more."""
     return source.model_copy(update={"priority": 1})
 
 

@@ -22,6 +22,7 @@ class PacketGate:
 
     Attributes:
         has_key_frames_only: Whether only key frames are let through.
+        is_open: Whether it lets everything through.
     """
 
     def __init__(self, stream: VideoStream, settings: Source) -> None:
@@ -32,11 +33,7 @@ class PacketGate:
         self._rate = RateGate(1, None if stream.codec_context.has_b_frames else settings.max_fps)
         self._lag = Lag()
         self._is_skipping = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it lets everything through."""
-        return not self.has_key_frames_only and self._limit_s is None and self._rate.is_open
+        self.is_open = not self.has_key_frames_only and self._limit_s is None and self._rate.is_open
 
     def cause(self, packet: Packet[VideoStream], received_s: float, waited_s: float) -> DropCause | None:
         """Why the packet is to be left out; None if it is not.

@@ -34,9 +34,7 @@ class SourceState(str, enum.Enum):
 
 ENDED = frozenset({SourceState.DONE, SourceState.FAILED, SourceState.STOPPED})
 CONNECTED = frozenset({SourceState.CONNECTING, SourceState.RUNNING, SourceState.STALLED})
-_AFTER_CONNECTION = frozenset(
-    {SourceState.BACKING_OFF, SourceState.PAUSED, SourceState.WAITING, SourceState.DONE, *ENDED}
-)
+_AFTER_CONNECTION = frozenset({SourceState.BACKING_OFF, SourceState.PAUSED, SourceState.WAITING, *ENDED})
 # What may follow what; everything else is a mistake in the program. A failed stream can be started again by hand.
 TRANSITIONS: dict[SourceState, frozenset[SourceState]] = {
     SourceState.WAITING: CONNECTED | {SourceState.PAUSED} | ENDED,

@@ -294,7 +294,6 @@ class Ingest:
 
     def _new_stream(self, spec: VideoSpec) -> _Stream:
         settings, status = spec.settings, self._status.sources[spec.source_id]
-        status.is_live, status.priority = settings.is_live, settings.priority
         newest_only = replaces(settings)
         slot = self._intake.open(
             spec.source_id,

@@ -104,7 +104,7 @@ class Lane:
         takes_late: bool = False,
         keep_pixels: bool,
         deliver: Callable[[ResultBatch], None],
-        on_end: Callable[[], None] | None,
+        on_end: Callable[[], object] | None,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._stages = stages
@@ -145,7 +145,7 @@ class Lane:
         """Drops what is in flight and wakes up everyone who waits: the run has failed."""
         self._intake.close(discard=True)
         for queue in self._queues:
-            for batch in queue.discard():
+            for batch in queue.close(discard=True):
                 self._drop(batch.frames, DropCause.CLOSED)
 
     def join(self, timeout_s: float | None = None) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.analytics.addition import check_addition
 from pipeline.config.models import Config, Source, VideoSink, expand_source
-from pipeline.control.reload import apply_sources
+from pipeline.control.reload import apply_sources, but_for_priority
 from pipeline.errors import SourceError, StreamStateError, VramlineError
 from pipeline.frames import Frame, Result, ResultBatch
 from pipeline.observe.status import RunStatus, SourceState
@@ -279,9 +279,9 @@ class Pipeline:
 
     def ids_of(self, source: Source) -> list[str]:
         """The ids of what this entry of the configuration named, whatever its priority is by now."""
-        wanted = source.model_copy(update={"priority": 1})
+        wanted = but_for_priority(source)
         with self._sources_lock:
-            return [s.source_id for s in self._specs if s.settings.model_copy(update={"priority": 1}) == wanted]
+            return [spec.source_id for spec in self._specs if but_for_priority(spec.settings) == wanted]
 
     def _running_ingest(self) -> Ingest:
         if self._ingest is None or self._finished:

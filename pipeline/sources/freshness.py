@@ -35,18 +35,18 @@ def max_staleness_s(settings: Source) -> float | None:
 
 
 class RateGate:
-    """Keeps every n-th frame, and of those no more a second of the video than are wanted."""
+    """Keeps every n-th frame, and of those no more a second of the video than are wanted.
+
+    Attributes:
+        is_open: Whether it keeps everything.
+    """
 
     def __init__(self, every: int, max_fps: float | None) -> None:
         self._every = every
         self._interval_s = 1.0 / max_fps if max_fps else None
         self._seen = 0
         self._due_s: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it keeps everything."""
-        return self._every == 1 and self._interval_s is None
+        self.is_open = every == 1 and self._interval_s is None
 
     def is_due(self, time_s: float) -> bool:
         """Whether a frame of this time would not come too soon."""
