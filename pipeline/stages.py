@@ -147,6 +147,9 @@ class Decoder(Protocol):
 
     def __iter__(self) -> Iterator[Frame]: ...
 
+    def groups(self) -> Iterator[Sequence[Frame]]:
+        """The same frames, those that come out of the decoder together in one sequence, which is never empty."""
+
     def close(self) -> None:
         """Releases everything; may be called twice and from another thread than the one that iterates."""
 

@@ -7,6 +7,7 @@ squeezed into the first one's, or raises on every later call if it is larger.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import types
@@ -69,22 +70,31 @@ class FakeDecoder:
     def GetNumDecodedFrame(self, packet: PacketData) -> int:
         self._free += self._ready  # what was not locked is written again
         self._ready.clear()
-        self._module.packets += 1
-        if self._module.fail_at and self._module.packets in self._module.fail_at:
-            self.is_broken = True
-        if self.is_broken:
-            raise PyNvVCException("HandleVideoSequence : the fake fails\nError code : 801\n at NvDecoder.cpp:1")
         data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else None
-        try:
-            frames = self._context.decode(_packet(data) if data else None)
-        except av.error.FFmpegError:
-            frames = []  # the driver conceals damage or leaves the picture out
+        frames: list[Any] = []
+        for picture in self._pictures(data) if data else [None]:
+            self._module.pictures += 1
+            if self._module.pictures in self._module.fail_at:
+                self.is_broken = True
+            if self.is_broken:
+                raise PyNvVCException("HandleVideoSequence : the fake fails\nError code : 801\n at NvDecoder.cpp:1")
+            if self._module.pictures in self._module.lose_at:
+                continue
+            with contextlib.suppress(av.error.FFmpegError):  # the driver conceals damage or leaves the picture out
+                frames += self._context.decode(picture)
         if data is None:
             self._context.flush_buffers()
         self._late += frames
         while len(self._late) > (0 if data is None else DELAY):
             self._show(self._late.popleft())
         return len(self._ready)
+
+    def _pictures(self, data: bytes) -> list[Any]:
+        """One packet for each picture: the driver finds them by their start codes."""
+        if self._context.name not in ("h264", "hevc"):
+            return [_packet(data)]
+        parser = av.CodecContext.create(self._context.name, "r")
+        return [_packet(bytes(p)) for p in (*parser.parse(data), *parser.parse(b"")) if p.size]
 
     def GetLockedFrame(self) -> int:
         memory = self._ready.popleft()
@@ -139,7 +149,8 @@ class FakeNvCodec(types.ModuleType):
 
     Attributes:
         unsupported: (codec, chroma, depth) that the "GPU" does not decode.
-        fail_at: Numbers of the packets, over all decoders, at which their decoder breaks.
+        fail_at: Numbers of the pictures that go in, over all decoders, at which their decoder breaks.
+        lose_at: Numbers of those that are passed over, as damaged ones are.
         decoders: Those that are alive.
     """
 
@@ -147,7 +158,8 @@ class FakeNvCodec(types.ModuleType):
         super().__init__("PyNvVideoCodec")
         self.unsupported: set[tuple[str, str, int]] = set()
         self.fail_at: set[int] = set()
-        self.packets = self.created = self.questions = 0
+        self.lose_at: set[int] = set()
+        self.pictures = self.created = self.questions = 0
         self.decoders: weakref.WeakSet[FakeDecoder] = weakref.WeakSet()
         self.PacketData = PacketData
         self.PyNvVCException, self.PyNvVCExceptionUnsupported = PyNvVCException, PyNvVCExceptionUnsupported

@@ -43,8 +43,9 @@ class Progress:
         self._stream = stream
         self._is_streamed = container.format.name in _STREAMED
         self._declared_end_s = None if self._is_streamed else _declared_end_s(stream)
-        self._end_s: float | None = None
-        self._longest_step_s = 0.0
+        # In the stream's ticks: this is done for every packet, and a `Fraction` takes longer than all the rest.
+        self._end: int | None = None
+        self._longest_step = 0
         self._packets = 0
         self._last_is_partial = False
 
@@ -52,11 +53,14 @@ class Progress:
         """Notes a packet."""
         self._packets += 1
         self._last_is_partial = packet.is_corrupt
-        if packet.pts is not None and packet.time_base:
-            end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            if self._end_s is not None:
-                self._longest_step_s = max(self._longest_step_s, end_s - self._end_s)
-            self._end_s = max(self._end_s or end_s, end_s)
+        pts = packet.pts
+        if pts is not None:
+            end = pts + (packet.duration or 0)
+            if self._end is None:
+                self._end = end
+            elif end > self._end:
+                self._longest_step = max(self._longest_step, end - self._end)
+                self._end = end
 
     def check(self, failed_run: int, stats: DecodeStats) -> None:
         """Raises `SourceError` if the video broke, or ends before its container says, or has no frames at all."""
@@ -80,9 +84,10 @@ class Progress:
         cut_off = SourceErrorCode.NETWORK if self._spec.is_url else SourceErrorCode.DAMAGED
         if self._last_is_partial and not self._is_streamed:
             return Reason(cut_off, f"cut off: the data ends in the middle of a frame, {after}")
-        if self._declared_end_s is not None and self._end_s is not None:
-            missing_s = self._declared_end_s - self._end_s
-            if missing_s > max(_TOLERANCE_S, _TOLERANCE_STEPS * self._longest_step_s):
+        tick_s = self._stream.time_base
+        if self._declared_end_s is not None and self._end is not None and tick_s:
+            missing_s = self._declared_end_s - float(self._end * tick_s)
+            if missing_s > max(_TOLERANCE_S, _TOLERANCE_STEPS * float(self._longest_step * tick_s)):
                 return Reason(cut_off, f"cut off: it ends {missing_s:.1f} s early, {after}")
         if self.decoded and failed_run >= _HOPELESS_RUN:
             return Reason(SourceErrorCode.DAMAGED, f"damaged: its last {failed_run} packets cannot be decoded, {after}")

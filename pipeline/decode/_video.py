@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,7 @@ class VideoDecoder(ABC):
         self._lock = threading.Lock()  # held while FFmpeg works on the container
         self._closing = False
         self._container = open_container(spec)
-        self._frames: Iterator[Frame] = iter(())
+        self._groups: Iterator[Sequence[Frame]] = iter(())
         try:
             self._stream = choose_stream(spec, self._container)
             base = self._stream.time_base
@@ -83,16 +83,16 @@ class VideoDecoder(ABC):
             self._progress = Progress(self._container, self._stream, spec)
             self._gate = PacketGate(self._stream, spec.settings)
             self._arrivals = Arrivals(self._stream, is_live=self._is_live)
-            self._frames = self._checked()
-            self._first: Frame | None = next(self._frames, None)
-            self.info = _stream_info(self._container, self._stream, self._first)
+            self._groups = self._checked()
+            self._first: Sequence[Frame] = next(self._groups, ())
+            self.info = _stream_info(self._container, self._stream, self._first[0] if self._first else None)
         except BaseException:
             self.close()
             raise
 
     @abstractmethod
-    def _decoded(self) -> Iterator[Frame]:
-        """All frames but the dropped ones."""
+    def _decoded(self) -> Iterator[Sequence[Frame]]:
+        """All frames but the dropped ones, those that come out together in one sequence."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames in display order.
@@ -100,8 +100,13 @@ class VideoDecoder(ABC):
         Raises:
             SourceError: the video broke, ended before its container says, or its server fell silent.
         """
-        while (frame := self._next()) is not None:
-            yield frame
+        for group in self.groups():
+            yield from group
+
+    def groups(self) -> Iterator[Sequence[Frame]]:
+        """See `pipeline.stages.Decoder`; raises what iteration does."""
+        while group := self._next():
+            yield group
 
     def close(self) -> None:
         """Releases everything; another thread's iteration ends after the frame, or network wait, that it is in."""
@@ -113,31 +118,34 @@ class VideoDecoder(ABC):
             finally:
                 self._lock.release()
 
-    def _next(self) -> Frame | None:
-        frame = None
+    def _next(self) -> Sequence[Frame]:
+        """The next frames, as many as are still wanted; none at the end."""
+        group: Sequence[Frame] = ()
+        limit = self._spec.settings.max_frames
         try:
             with self._lock:
-                limit = self._spec.settings.max_frames
                 if not self._closing and (limit is None or self.stats.frames < limit):
-                    frame, self._first = self._first, None
-                    frame = frame or next(self._frames, None)
+                    group, self._first = self._first, ()
+                    group = group or next(self._groups, ())
         except BaseException:
             self.close()
             raise
-        if self._closing or frame is None:
+        if self._closing or not group:
             self.close()
-            return None
-        self.stats.frames += 1
-        return frame
+            return ()
+        if limit is not None:
+            group = group[: limit - self.stats.frames]
+        self.stats.frames += len(group)
+        return group
 
     def _release(self) -> None:
-        self._first = None
-        if hasattr(self._frames, "close"):
-            self._frames.close()
-        self._frames = iter(())
+        self._first = ()
+        if hasattr(self._groups, "close"):
+            self._groups.close()
+        self._groups = iter(())
         self._container.close()
 
-    def _checked(self) -> Iterator[Frame]:
+    def _checked(self) -> Iterator[Sequence[Frame]]:
         """The frames; then an error if some must be missing."""
         yield from self._decoded()
         if self._closing:
@@ -190,7 +198,7 @@ class VideoDecoder(ABC):
         )
 
     def _in_software(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Frame]:
-        """FFmpeg's frames of the packets."""
+        """FFmpeg's frames of the packets, one by one: each takes so long that nothing is won by waiting for more."""
         try:
             codec = ThreadedCodec(self._stream, self._threads, self.stats, is_live=self._is_live)
         except av.error.FFmpegError as e:

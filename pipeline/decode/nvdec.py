@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipeline.config.models import Decode
 from pipeline.decode._display_order import DisplayOrder
@@ -32,6 +34,10 @@ log = logging.getLogger(__name__)
 
 # As many packets are looked through for the first picture behind a key frame; intra refresh takes that long.
 _MOST_HELD = 64
+# So many packets of a video go into the decoder in one call, where its parser finds pictures by their start codes. Every call
+# gives up the interpreter's lock, and with other threads waiting for it, getting it back costs more than the call itself.
+_PACKETS_AT_ONCE = 8
+_WITH_START_CODES = ("h264", "hevc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class NvdecDecoder(VideoDecoder):
         self._failure = ""
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
+        self._units: list[Packet[VideoStream]] = []  # converted, to go in together
         super().__init__(spec, decode, stats)
 
     def close(self) -> None:
@@ -105,8 +112,9 @@ class NvdecDecoder(VideoDecoder):
     def _release(self) -> None:
         super()._release()
         self._session = None
+        self._units.clear()
 
-    def _decoded(self) -> Iterator[Frame]:
+    def _decoded(self) -> Iterator[Sequence[Frame]]:
         self._unread = self._packets()
         why_not = self._capabilities.why_not(VideoFormat.of_context(self._stream.codec_context))
         if why_not is None:
@@ -123,16 +131,19 @@ class NvdecDecoder(VideoDecoder):
 
     # ---------------------------------------------------------------------------------------------------- on the GPU
 
-    def _on_gpu(self) -> Generator[Frame, None, str | None]:
+    def _on_gpu(self) -> Generator[Sequence[Frame], None, str | None]:
         """The frames that NVDEC decodes; returns why the packets from here on need the CPU, or None at the end."""
         context = self._stream.codec_context
         context.thread_count = 1  # it decodes single frames
         context.open(strict=False)
         nvdec, order = ForNvdec(self._stream), self._order
+        goes_with_others = not self._is_live and context.codec.canonical_name in _WITH_START_CODES
         is_first = True
         for packet in self._next_packets():
-            is_closed_key = False
+            is_closed_key, at_once = False, _PACKETS_AT_ONCE if goes_with_others else 1
             if packet.is_keyframe:
+                at_once = 1  # what comes out for it alone tells whether marks are left over
+                yield from self._submit_units()
                 is_closed_key, why_not = yield from self._key_frame(packet, nvdec)
                 if why_not is not None:
                     self._ahead.appendleft(packet)
@@ -145,7 +156,7 @@ class NvdecDecoder(VideoDecoder):
                 is_first = False
                 # A live stream's first packets may come before its time is known.
                 self._is_untimed = not self._is_live and packet.pts is None and packet.dts is None
-            yield from self._through(packet, nvdec)
+            yield from self._through(packet, nvdec, at_once)
             if self._closing:
                 return None
             if self._session is None and self._is_unproven:
@@ -155,12 +166,13 @@ class NvdecDecoder(VideoDecoder):
                 yield from self._drain()  # it would come out when the next ones go in, seconds later
             elif is_closed_key:
                 order.after_closed_key_frame()
+        yield from self._submit_units()
         yield from self._drain()
         return None
 
     def _key_frame(
         self, packet: Packet[VideoStream], nvdec: ForNvdec
-    ) -> Generator[Frame, None, tuple[bool, str | None]]:
+    ) -> Generator[Sequence[Frame], None, tuple[bool, str | None]]:
         """Sees to it that the right decoder, or none, stands ready for a key frame.
 
         Returns:
@@ -188,21 +200,32 @@ class NvdecDecoder(VideoDecoder):
             self._order.before_closed_key_frame()
         return headers.is_closed, None
 
-    def _through(self, packet: Packet[VideoStream], nvdec: ForNvdec) -> Iterator[Frame]:
-        """The frames that come out when this packet goes in."""
+    def _through(self, packet: Packet[VideoStream], nvdec: ForNvdec, at_once: int) -> Iterator[Sequence[Frame]]:
+        """The frames that come out when this packet goes in, once it goes together with others, `at_once` in all."""
         pts, dts, is_hidden = packet.pts, packet.dts, packet.is_discard
         shows_nothing = nvdec.shows_nothing(packet)
         if self._is_unproven:
+            at_once = 1
             self._unshown.append(packet)
         units = nvdec.convert(packet, keep=self._is_unproven)
         if units and not shows_nothing:
             self._order.add(pts, dts, is_hidden)
+        self._units += units
+        if len(self._units) >= at_once:
+            yield from self._submit_units(together=at_once > 1)
+
+    def _submit_units(self, *, together: bool = True) -> Iterator[Sequence[Frame]]:
+        """The frames that come out when what is converted goes in."""
+        units, self._units = self._units, []
+        if together and len(units) > 1:
+            data = np.frombuffer(b"".join(units), np.uint8)
+            yield from self._fetch(self._submit(data.ctypes.data, len(data), packets=len(units)))
+            return
         for unit in units:
             count = self._submit(unit.buffer_ptr, unit.buffer_size)
             if count is None:
                 return
-            if count:
-                yield from self._fetch(count)
+            yield from self._fetch(count)
 
     def _look_at(self, packet: Packet[VideoStream]) -> _Look | None:
         """What FFmpeg sees behind a key frame; it may need more packets for a picture, which are decoded later."""
@@ -251,7 +274,7 @@ class NvdecDecoder(VideoDecoder):
         self._unshown.clear()
         return None
 
-    def _submit(self, address: int, size: int) -> int | None:
+    def _submit(self, address: int, size: int, packets: int = 1) -> int | None:
         """How many frames come out; None if the decoder failed and is gone."""
         assert self._session is not None
         try:
@@ -261,7 +284,7 @@ class NvdecDecoder(VideoDecoder):
             self._order.clear()
             self._failure = f"NVDEC fails: {_first_line(e)}"
             if not self._is_unproven:  # otherwise the CPU tries again
-                self._failed(self._failure)
+                self._failed(self._failure, packets)
             return None
         if count:
             self._failed_run = 0
@@ -270,7 +293,7 @@ class NvdecDecoder(VideoDecoder):
                 self._unshown.clear()
         return count
 
-    def _drain(self) -> Iterator[Frame]:
+    def _drain(self) -> Iterator[Sequence[Frame]]:
         """The frames that are still inside the decoder, which can go on with a closed key frame."""
         if self._session is None:
             return
@@ -278,13 +301,20 @@ class NvdecDecoder(VideoDecoder):
         self._order.drained(count)
         yield from self._fetch(count)
 
-    def _fetch(self, count: int) -> Iterator[Frame]:
-        for _ in range(count):
+    def _fetch(self, count: int | None) -> Iterator[Sequence[Frame]]:
+        """The next frames that came out, as one group unless the ring cannot give so many at a time."""
+        group: list[Frame] = []
+        for _ in range(count or 0):
+            if group and not self._ring.has_room():
+                yield group  # who gets them gives them back
+                group = []
             frame = self._hand_out()
             if frame is not None:
-                yield frame
+                group.append(frame)
             elif self._closing:
-                return
+                break
+        if group:
+            yield group
 
     def _hand_out(self) -> Frame | None:
         """The next frame that came out; None if it is not to be shown, or the decoder is being closed."""
@@ -313,14 +343,14 @@ class NvdecDecoder(VideoDecoder):
         )
         return self._frame(pts, arrival, picture)
 
-    def _failed(self, words: str) -> None:
-        self.stats.errors += 1
+    def _failed(self, words: str, packets: int = 1) -> None:
+        self.stats.errors += packets
         self.stats.last_error = words
-        self._failed_run += 1
+        self._failed_run += packets
 
     # ---------------------------------------------------------------------------------------------------- on the CPU
 
-    def _on_cpu(self, why_not: str) -> Iterator[Frame]:
+    def _on_cpu(self, why_not: str) -> Iterator[Sequence[Frame]]:
         if not self._may_fall_back:
             reason = Reason(
                 SourceErrorCode.UNSUPPORTED,
@@ -335,7 +365,7 @@ class NvdecDecoder(VideoDecoder):
             if picture is None:
                 return
             self.stats.uploaded += 1
-            yield replace(frame, picture=picture)
+            yield (replace(frame, picture=picture),)
 
 
 def open_nvdec(

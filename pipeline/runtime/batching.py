@@ -28,6 +28,9 @@ class Patience(Protocol):
     def is_enough(self, source_ids: set[str]) -> bool:
         """Whether a batch with frames of these sources need not wait for more."""
 
+    def least(self, missing: int) -> int:
+        """For how many of the missing frames to wait before looking again."""
+
 
 class FixedPatience:
     """Waits for the next frame so long and no longer; without a limit, until the batch is full."""
@@ -42,6 +45,10 @@ class FixedPatience:
     def is_enough(self, source_ids: set[str]) -> bool:
         """Never: only time and size count."""
         return False
+
+    def least(self, missing: int) -> int:
+        """All: there is nothing to decide before."""
+        return missing
 
 
 class AdaptivePatience:
@@ -68,6 +75,10 @@ class AdaptivePatience:
         """Whether no other source is giving frames."""
         return self._intake.is_served(source_ids)
 
+    def least(self, missing: int) -> int:
+        """One: it may be the one that made the others wait."""
+        return 1
+
 
 def collect(intake: Intake, size: int, patience: Patience, clock: Callable[[], float] = time.monotonic) -> Batch | None:
     """The next batch; None when all sources have ended and nothing is left."""
@@ -77,6 +88,7 @@ def collect(intake: Intake, size: int, patience: Patience, clock: Callable[[], f
     while len(batch.frames) < size:
         # Beginnings and ends do not wait for frames: there may be none for a long time.
         timeout_s = 0.0 if batch.started or batch.finished else None
+        missing, least = size - len(batch.frames), 1
         if batch.frames:
             timeout_s = None
             if patience.is_enough(sources):
@@ -84,20 +96,22 @@ def collect(intake: Intake, size: int, patience: Patience, clock: Callable[[], f
             deadline_s = patience.deadline_s(first_s, last_s)
             if deadline_s is not None:
                 timeout_s = max(0.0, deadline_s - clock())
+            least = patience.least(missing)
         try:
-            item = intake.get(timeout_s)
+            items = intake.take(missing, timeout_s, least=least)
         except TimeoutError:
             break
         except Closed:
             return batch if batch.frames or batch.started or batch.finished else None
-        if isinstance(item, Frame):
-            last_s = clock()
-            if not batch.frames:
-                first_s = last_s
-            batch.frames.append(item)
-            sources.add(item.source_id)
-        elif isinstance(item, SinkSource):
-            batch.started.append(item)
-        else:
-            batch.finished.append(item.source_id)
+        last_s = clock()
+        if not batch.frames:
+            first_s = last_s
+        for item in items:
+            if isinstance(item, Frame):
+                batch.frames.append(item)
+                sources.add(item.source_id)
+            elif isinstance(item, SinkSource):
+                batch.started.append(item)
+            else:
+                batch.finished.append(item.source_id)
     return batch

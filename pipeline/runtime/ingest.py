@@ -223,7 +223,7 @@ class Ingest:
         status = self._status.sources.get(frame.source_id)
         if status is not None:
             status.drops.add(cause)
-        let_go(frame)
+        let_go((frame,))
 
     def _status_of(self, source_id: str) -> SourceStatus:
         status = self._status.sources.get(source_id)
@@ -331,7 +331,7 @@ class Ingest:
             open_decoder=self._open_decoder,
             on_open=lambda session, info: self._inbox.put(lambda: self._opened(stream, session, info)),
             on_end=lambda session, end: self._inbox.put(lambda: self._reported(stream, session, end)),
-            count_frame=self._count,
+            count_frames=self._count,
         )
         stream.session.start()
 
@@ -537,8 +537,8 @@ class Ingest:
             stream.session.was_told = True
         self._leave(stream, SourceState.WAITING)
 
-    def _count(self, busy_s: float) -> None:
+    def _count(self, busy_s: float, frames: int) -> None:
         with self._count_lock:
             if self._status.first_frame_s is None:
                 self._status.first_frame_s = time.monotonic() - busy_s
-            self._times.add(busy_s, 1)
+            self._times.add(busy_s, frames)

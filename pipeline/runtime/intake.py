@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from pipeline.frames import Frame
 from pipeline.queues import Closed
@@ -61,9 +61,13 @@ class Slot:
         Raises:
             Closed: the intake has ended, or the slot has another owner by now; the item was not taken.
         """
-        superseded = self._intake.put(self, item, owner)
-        if superseded is not None:
-            self._intake.on_drop(superseded, DropCause.SUPERSEDED)
+        if self._intake.put(self, (item,), owner):
+            raise Closed
+
+    def put_frames(self, frames: Sequence[Frame], owner: object) -> Sequence[Frame]:
+        """Appends frames, as `put` does, and returns those that were not taken since it is closed."""
+        left = self._intake.put(self, frames, owner)
+        return frames[len(frames) - len(left) :]
 
     def hand_over(self, owner: object) -> None:
         """From now on only `owner` may put in; whoever waits to do so is told that it is closed."""
@@ -89,6 +93,11 @@ class Intake:
         self._ties = itertools.count()  # among equals the one that has waited longest
         self._slots: set[Slot] = set()
         self._turn = 0.0
+        self._frames = 0  # in all slots
+        self._marks = 0  # beginnings and ends in all slots
+        self._held_back = 0  # how many wait for space
+        self._takers: list[int] = []  # of each that waits: how many frames it waits for
+        self._last_put_s = 0.0
         self._closed = False
 
     def open(
@@ -121,53 +130,66 @@ class Intake:
         with self.lock:
             self._slots.discard(slot)
 
-    def put(self, slot: Slot, item: SourceItem, owner: object) -> Frame | None:
-        """See `Slot.put`; returns the frame that gave way."""
-        superseded = None
+    def put(self, slot: Slot, items: Sequence[SourceItem], owner: object) -> Sequence[SourceItem]:
+        """See `Slot.put`; returns the items that were not taken since it is closed."""
+        superseded: list[Frame] = []
+        left: Sequence[SourceItem] = ()
         with self.lock:
-            is_frame = isinstance(item, Frame)
-            if is_frame and not slot.replaces:
-                slot.not_full.wait_for(lambda: self._closed or slot.owner is not owner or slot.frames < slot.capacity)
-            if self._closed or slot.owner is not owner:
-                raise Closed
-            if is_frame:
-                if slot.frames >= slot.capacity:
-                    superseded = _take_oldest_frame(slot)
+            for done, item in enumerate(items):
+                is_frame = isinstance(item, Frame)
+                if is_frame and slot.frames >= slot.capacity and not slot.replaces:
+                    self._wait_for_space(slot, owner)
+                if self._closed or slot.owner is not owner:
+                    left = items[done:]
+                    break
+                if not is_frame:
+                    self._marks += 1
+                elif slot.frames >= slot.capacity:
+                    superseded.append(_take_oldest_frame(slot))
                 else:
                     slot.frames += 1
-                self._note_interval(slot)
-            slot.items.append(item)
-            if not slot.is_ready:
-                self._make_ready(slot)
-                self._not_empty.notify()
-        return superseded
+                    self._frames += 1
+                slot.items.append(item)
+                if not slot.is_ready:
+                    self._make_ready(slot)
+            self._note_interval(slot, len(items) - len(left))
+            self._wake_taker()
+        for frame in superseded:
+            self.on_drop(frame, DropCause.SUPERSEDED)
+        return left
 
     def get(self, timeout_s: float | None = None) -> SourceItem:
-        """The next item of the slot whose turn it is, waiting for one.
+        """The next item of the slot whose turn it is; raises what `take` does."""
+        return self.take(1, timeout_s)[0]
+
+    def take(self, most: int, timeout_s: float | None = None, *, least: int = 1) -> list[SourceItem]:
+        """The next items, each of the slot whose turn it is.
+
+        Args:
+            most: How many at most.
+            timeout_s: Waits no longer than this; None: as long as it takes.
+            least: Waits for so many frames, but no longer than `timeout_s` after the last one that came, and not at all
+                where a source begins or ends or one is held back.
 
         Raises:
             Closed: it was closed and is empty.
-            TimeoutError: nothing came within `timeout_s`.
+            TimeoutError: nothing came in time.
         """
         end_s = None if timeout_s is None else self._clock() + timeout_s
         while True:
-            with self._not_empty:
-                left_s = None if end_s is None else end_s - self._clock()
-                if not self._not_empty.wait_for(lambda: self._closed or bool(self._ready), left_s):
-                    raise TimeoutError
+            stale: list[Frame] = []
+            with self.lock:
+                self._wait_for_items(least, timeout_s, end_s)
                 if not self._ready:
-                    raise Closed
-                slot, item = self._take()
-                is_stale = (
-                    slot.max_age_s is not None
-                    and isinstance(item, Frame)
-                    and item.received_s is not None
-                    and self._clock() - item.received_s > slot.max_age_s
-                )
-            if not is_stale:
-                return item
-            assert isinstance(item, Frame)
-            self.on_drop(item, DropCause.STALE)
+                    if self._closed:
+                        raise Closed
+                    raise TimeoutError
+                items = self._taken(most, stale)
+                self._wake_taker()  # there may be another
+            for frame in stale:
+                self.on_drop(frame, DropCause.STALE)
+            if items:
+                return items
 
     def close(self, *, discard: bool = False) -> None:
         """Ends it: what is in it can still be taken, unless `discard`. May be called again."""
@@ -180,6 +202,7 @@ class Intake:
                     slot.items.clear()
                     slot.frames, slot.is_ready = 0, False
                 self._ready.clear()
+                self._frames = self._marks = 0
             self._not_empty.notify_all()
             for slot in self._slots:
                 slot.not_full.notify_all()
@@ -203,10 +226,41 @@ class Intake:
             return False
         return self._clock() - slot.last_put_s < max(_SILENT_INTERVALS * slot.interval_s, _SILENT_S)
 
-    def _note_interval(self, slot: Slot) -> None:
-        now_s = self._clock()
-        if slot.last_put_s is not None:
-            interval_s = now_s - slot.last_put_s
+    def _wait_for_space(self, slot: Slot, owner: object) -> None:
+        self._held_back += 1
+        self._wake_taker()
+        try:
+            slot.not_full.wait_for(lambda: self._closed or slot.owner is not owner or slot.frames < slot.capacity)
+        finally:
+            self._held_back -= 1
+
+    def _wait_for_items(self, least: int, timeout_s: float | None, end_s: float | None) -> None:
+        while not self._is_enough(least):
+            left_s = None
+            if timeout_s is not None and end_s is not None:
+                if least > 1:
+                    end_s = max(end_s, self._last_put_s + timeout_s)
+                left_s = end_s - self._clock()
+                if left_s <= 0:
+                    return
+            self._takers.append(least)
+            try:
+                self._not_empty.wait(left_s)
+            finally:
+                self._takers.remove(least)
+
+    def _is_enough(self, least: int) -> bool:
+        return self._closed or self._marks > 0 or self._frames >= least or (self._held_back > 0 and self._frames > 0)
+
+    def _wake_taker(self) -> None:
+        """Lets a taker go on for whom there is enough: each time one wakes up for nothing costs both threads."""
+        if self._takers and self._is_enough(min(self._takers)):
+            self._not_empty.notify()
+
+    def _note_interval(self, slot: Slot, frames: int) -> None:
+        now_s = self._last_put_s = self._clock()
+        if slot.last_put_s is not None and frames:
+            interval_s = (now_s - slot.last_put_s) / frames
             mean_s = slot.interval_s
             # After a silence the mean starts anew: the gap says nothing of the rate.
             if mean_s is None or interval_s > max(_SILENT_INTERVALS * mean_s, _SILENT_S):
@@ -221,18 +275,33 @@ class Intake:
         slot.is_ready = True
         heapq.heappush(self._ready, (slot.turn, next(self._ties), slot))
 
-    def _take(self) -> tuple[Slot, SourceItem]:
-        turn, _, slot = heapq.heappop(self._ready)
-        self._turn = turn
-        item = slot.items.popleft()
-        slot.is_ready = False
-        if isinstance(item, Frame):
-            slot.turn += 1.0 / slot.weight
-            slot.frames -= 1
-            slot.not_full.notify()
-        if slot.items:
-            self._make_ready(slot)
-        return slot, item
+    def _taken(self, most: int, stale: list[Frame]) -> list[SourceItem]:
+        """Takes up to `most` items, and beside them the frames whose turn it is but which are too old: into `stale`."""
+        items: list[SourceItem] = []
+        while self._ready and len(items) < most:
+            turn, _, slot = heapq.heappop(self._ready)
+            self._turn = turn
+            item = slot.items.popleft()
+            slot.is_ready = False
+            if not isinstance(item, Frame):
+                self._marks -= 1
+                items.append(item)
+            else:
+                slot.turn += 1.0 / slot.weight
+                slot.frames -= 1
+                self._frames -= 1
+                # Who is held back goes on when there is room for a few frames: it would come back for each one.
+                if 2 * slot.frames <= slot.capacity:
+                    slot.not_full.notify()
+                (stale if self._is_stale(slot, item) else items).append(item)
+            if slot.items:
+                self._make_ready(slot)
+        return items
+
+    def _is_stale(self, slot: Slot, frame: Frame) -> bool:
+        if slot.max_age_s is None or frame.received_s is None:
+            return False
+        return self._clock() - frame.received_s > slot.max_age_s
 
 
 def _take_oldest_frame(slot: Slot) -> Frame:

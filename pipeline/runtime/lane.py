@@ -221,8 +221,7 @@ class Lane:
             kept = self._stages.download(frames)
         else:
             kept = frames
-        for frame in frames:
-            let_go(frame)
+        let_go(frames)
         return kept
 
     def _infer(self, batch: Batch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import SourceError
@@ -22,7 +22,7 @@ from pipeline.sources.timeline import Timeline
 from pipeline.stages import Decoder, DecodeStats, DropCause, SinkSource, StreamInfo
 
 OpenDecoder = Callable[[VideoSpec, DecodeStats], Decoder]
-CountFrame = Callable[[float], None]
+CountFrames = Callable[[float, int], None]
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Session:
         open_decoder: Opens it.
         on_open: Called from the session's thread once there is a picture.
         on_end: Called from it as the last thing.
-        count_frame: Called with the seconds that each frame took to be read and decoded.
+        count_frames: Called with the seconds that frames took to be read and decoded, and how many they are.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Session:
         open_decoder: OpenDecoder,
         on_open: Callable[[Session, StreamInfo], None],
         on_end: Callable[[Session, SessionEnd], None],
-        count_frame: CountFrame,
+        count_frames: CountFrames,
     ) -> None:
         self.track = track
         self.started_s = time.monotonic()
         self._open_decoder = open_decoder
         self._on_open = on_open
         self._on_end = on_end
-        self._count_frame = count_frame
+        self._count_frames = count_frames
         self._lock = threading.Lock()
         self._decoder: Decoder | None = None
         self._is_cancelled = False
@@ -168,21 +168,16 @@ class Session:
         status, earlier = track.status, track.status.earlier
         limit = track.spec.settings.max_frames
         resumed_s = time.perf_counter()
-        for frame in decoder:
+        for group in decoder.groups():
             if self._is_cancelled:  # it may be another session's turn by now
-                let_go(frame)
+                let_go(group)
                 break
-            self._count_frame(time.perf_counter() - resumed_s)
-            if status.is_live:
-                received_s = frame.received_s if frame.received_s is not None else time.monotonic()
-                pts_s = track.timeline(frame.pts_s, received_s)
-                frame = replace(frame, pts_s=pts_s, index=earlier.decoded + frame.index)  # noqa: PLW2901
-            if gate.is_open or gate.keeps(frame.pts_s):
-                self._hand_on(frame, slot)
-            else:
-                let_go(frame)
-                status.drops.add(DropCause.RATE)
-                self._handled += 1
+            self._count_frames(time.perf_counter() - resumed_s, len(group))
+            frames = [self._timed(frame, earlier.decoded) for frame in group] if status.is_live else group
+            if not gate.is_open:
+                frames = self._thinned(frames)
+            if frames:
+                self._hand_on(frames, slot)
             self._moved_s = time.monotonic()
             if limit is not None and earlier.frames + self._stats.frames >= limit:
                 self.is_complete = True
@@ -191,17 +186,31 @@ class Session:
                 break
             resumed_s = time.perf_counter()
 
-    def _hand_on(self, frame: Frame, slot: Slot) -> None:
+    def _timed(self, frame: Frame, earlier: int) -> Frame:
+        """A live stream's frame with its number and time over all connections."""
+        received_s = frame.received_s if frame.received_s is not None else time.monotonic()
+        return replace(frame, pts_s=self.track.timeline(frame.pts_s, received_s), index=earlier + frame.index)
+
+    def _thinned(self, frames: Sequence[Frame]) -> Sequence[Frame]:
+        """Those that are wanted at the source's rate."""
+        wanted = [self.track.gate.keeps(frame.pts_s) for frame in frames]
+        left_out = [frame for frame, is_wanted in zip(frames, wanted, strict=True) if not is_wanted]
+        let_go(left_out)
+        self.track.status.drops.add(DropCause.RATE, len(left_out))
+        self._handled += len(left_out)
+        return [frame for frame, is_wanted in zip(frames, wanted, strict=True) if is_wanted]
+
+    def _hand_on(self, frames: Sequence[Frame], slot: Slot) -> None:
         self._is_waiting = not slot.replaces
         try:
-            slot.put(frame, self)
-            self._handled += 1
-        except Closed:
-            let_go(frame)
-            raise
+            left = slot.put_frames(frames, self)
         finally:
             self._moved_s = time.monotonic()  # first: the time we made it wait for is no silence
             self._is_waiting = False
+        self._handled += len(frames) - len(left)
+        if left:
+            let_go(left)
+            raise Closed
 
     def leave(self) -> None:
         """Accounts for what was read so far; what the thread, which does not end, still counts has no effect."""
@@ -230,7 +239,8 @@ class Session:
         stats.drops.add(DropCause.CLOSED, max(0, stats.decoded - stats.drops[DropCause.CORRUPT] - self._handled))
 
 
-def let_go(frame: Frame) -> None:
-    """Gives the decoder its device memory back; what reads it has been enqueued, and order does the rest."""
-    if frame.picture.surface is not None:
-        frame.picture.surface.release()
+def let_go(frames: Iterable[Frame]) -> None:
+    """Gives the decoders their device memory back; what reads it has been enqueued, and order does the rest."""
+    for frame in frames:
+        if frame.picture.surface is not None:
+            frame.picture.surface.release()

@@ -13,7 +13,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import fake_nvcodec
 import pytest
 from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, planes_at
 from media_maker import make_clip
@@ -323,23 +322,15 @@ def test_a_decoder_that_breaks_is_replaced_at_the_next_key_frame(tmp_path: Path,
     assert [g[1] for g in got if g not in first] == [w[1] for w in want[20:]]
     assert [g[3] for g in got if g not in first] == [w[3] for w in want[20:]]
     assert [g[1:] for g in first] == [w[1:] for w in want[: len(first)]]
-    assert 10 <= len(first) < 15
-    assert decoder.stats.errors == 6, "the one that failed and those up to the key frame"
+    assert 8 <= len(first) < 15
+    assert decoder.stats.errors == 9, "the eight that went in together, and the one up to the key frame"
     assert "the fake fails" in decoder.stats.last_error
 
 
-def test_times_are_right_again_after_frames_were_lost(tmp_path: Path, nvc: FakeNvCodec, monkeypatch: Any) -> None:
+def test_times_are_right_again_after_frames_were_lost(tmp_path: Path, nvc: FakeNvCodec) -> None:
     path = make_clip(tmp_path / "a.mp4", frames=100, gop=20, options={"bf": "2", "x264-params": "scenecut=0"})
     want, _, _ = on_cpu(path)
-    decode = fake_nvcodec.FakeDecoder.GetNumDecodedFrame
-
-    def lossy(self: Any, packet: Any) -> int:
-        if nvc.packets == 27:  # passed over, as a damaged one is
-            nvc.packets += 1
-            return 0
-        return decode(self, packet)
-
-    monkeypatch.setattr(fake_nvcodec.FakeDecoder, "GetNumDecodedFrame", lossy)
+    nvc.lose_at = {28}
     got, _, error = on_gpu(path)
     assert error is None
     assert len(got) == 99

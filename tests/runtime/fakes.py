@@ -35,6 +35,9 @@ class FakeDecoder:
         self.info, self.stats = INFO, DecodeStats()
         self.closed = False
 
+    def groups(self) -> Iterator[Sequence[Frame]]:
+        return ((frame,) for frame in self)
+
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self.count):
             if self.gate is not None:

@@ -6,7 +6,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ class CameraDecoder:
         self.info = fakes.INFO
         self.closed = threading.Event()
         camera.open += 1
+
+    def groups(self) -> Iterator[Sequence[Frame]]:
+        return ((frame,) for frame in self)
 
     def __iter__(self) -> Iterator[Frame]:
         endless = self.behaviour in ("runs", "open hangs")

@@ -113,6 +113,9 @@ class ChaosDecoder:
         self.frames = self._frames()
         self.first = next(self.frames, None)
 
+    def groups(self) -> Iterator[Sequence[Frame]]:
+        return ((frame,) for frame in self)
+
     def __iter__(self) -> Iterator[Frame]:
         while (frame := self._next()) is not None:
             yield frame
