@@ -20,6 +20,7 @@ from pipeline.stages import DecodeStats
 
 # What a thread gets to end once it has been told to.
 _END_S = 20.0
+_LEAST_OF_A_VIDEO = 8
 
 
 class Workers:
@@ -103,9 +104,10 @@ class Sample:
 
 
 def take_sample(stages: Stages, specs: Sequence[VideoSpec]) -> Sample:
-    """The first frames of the videos, from each as many."""
+    """The first frames of the videos, of as many as it takes."""
     size = stages.model.batch_size
-    each = -(-size // len(specs))
+    # Each decoder has its share of a batch out at a time, and some more.
+    each = max(-(-size // len(specs)), _LEAST_OF_A_VIDEO)
     frames: list[Frame] = []
     for spec in specs:
         with contextlib.closing(stages.open_decoder(spec, DecodeStats())) as decoder:
