@@ -64,6 +64,11 @@ def _why(
     if share >= _NEAR:
         return slowest, f"{_NAMES[slowest]} limits"
     full, stages = whole.measured, whole.stages
+    # On the CPU they share it with postprocessing, which has been measured alone.
+    results = [name for name in _RESULTS if name in stages]
+    if results and _busy(stages, (*results, *(() if on_device else ("postprocess",)))) >= _FULL:
+        most = max(results, key=lambda name: stages[name].busy)
+        return most, f"{_NAMES[most]} limits: it takes {stages[most].ms_per_frame:.2f} ms a frame"
     busy = max(full.cores_busy, full.machine_cores_busy or 0.0)
     if busy >= _FULL * cores:
         others = busy - full.cores_busy
@@ -74,11 +79,6 @@ def _why(
             f"the CPU limits: {busy:.1f} of {cores} cores are busy{with_others}; of the {full.cpu_ms_per_frame:.2f} CPU-ms "
             f"a frame, {_NAMES[most]} takes {costs[most]:.2f}"
         )
-    # On the CPU they share it with postprocessing, which has been measured alone.
-    results = [name for name in _RESULTS if name in stages]
-    if results and _busy(stages, (*results, *(() if on_device else ("postprocess",)))) >= _FULL:
-        most = max(results, key=lambda name: stages[name].busy)
-        return most, f"{_NAMES[most]} limits: it takes {stages[most].ms_per_frame:.2f} ms a frame"
     feeding = _busy(stages, _FEEDING)
     if on_device and feeding >= _FULL:
         return "host", f"the host limits: the thread that feeds the GPU is busy {100 * feeding:.0f} % of the time"
