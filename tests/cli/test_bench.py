@@ -89,7 +89,7 @@ def test_ctrl_c_ends_it(config: Path, tmp_path: Path, at: str) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run_pipeline.py"), "bench", str(config), "--seconds", "1", "--warmup", "0.2"],
+        [sys.executable, str(ROOT / "run_pipeline.py"), "bench", str(config), "--seconds", "0.4", "--warmup", "0.1"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from media_maker import make_clip, read_number
 from pydantic import ValidationError
 
 from pipeline.config.models import Source
 from pipeline.decode import _video
+from pipeline.decode._loop import Loop
 from pipeline.errors import SourceError, SourceErrorCode
 
 # All at 30 frames/s, so that a round lasts as many thirtieths of a second as it has frames.
@@ -51,6 +56,31 @@ def test_the_file_so_many_times(tmp_path: Path, open_video: Any, name: str, thre
     want_s = [f[1] + k * count / 30 for k in range(3) for f in once]
     assert [f[1] for f in found] == pytest.approx(want_s, abs=tolerance_s)
     assert (decoder.stats.frames, decoder.stats.errors) == (3 * count, 0)
+
+
+@given(
+    st.lists(st.integers(1, 10_000), min_size=1, max_size=20),
+    st.integers(-100_000, 10**9),
+    st.sampled_from([Fraction(1, 30), Fraction(1, 1000), Fraction(1, 90_000), Fraction(1001, 30_000)]),
+    st.integers(1, 6),
+)
+def test_rounds_follow_each_other_as_frames_do(steps: list[int], start: int, tick_s: Fraction, times: int) -> None:
+    ticks = list(itertools.accumulate(steps, initial=start))
+    loop = Loop(times, SimpleNamespace(time_base=tick_s, average_rate=None, guessed_rate=None))  # type: ignore[arg-type]
+    found: list[int] = []
+
+    def frames() -> Iterator[Any]:
+        for tick in ticks:
+            found.append(tick + loop.offset)
+            yield SimpleNamespace(pts_s=float((tick + loop.offset) * tick_s))
+
+    rounds = 0
+    while True:
+        rounds += len(list(loop.watched(frames()))) == len(ticks)
+        if not loop.goes_on():
+            break
+    assert rounds == times
+    assert [b - a for a, b in itertools.pairwise(found)] == ([*steps, steps[-1]] * times)[:-1]
 
 
 def test_the_last_frame_stands_as_long_as_the_one_before(tmp_path: Path, open_video: Any) -> None:
