@@ -1,27 +1,28 @@
 """How many frames/s NVDEC decodes through this project's session, and what the decoding threads cost.
 
-    python benchmarks/gpu_decode.py VIDEO [VIDEO ...] [--decoders 1,7,14,21,28] [--seconds 2] [--ring 8] [--json FILE]
+    python benchmarks/gpu_decode.py VIDEO [VIDEO ...] [--decoders 1,7,14,21,28] [--seconds 1.5] [--ring 8] [--json FILE]
 
 The packets are read once and lie in memory; every decoder goes round them in a thread of its own, and all share one CUDA
-stream. Surfaces are held for a while, as a batch holds them, and given back unread. Counted: frames that came out after the
-first second, until the stream had done all its work. With `--whole` the packets come from the file instead, through the
-decoder that the pipeline uses: demuxing, frames and timestamps included.
+stream. Surfaces are held for a while, as a batch holds them, and given back unread. Counted: frames that came out from a second
+after all decoders had given one. With `--whole` the packets come from the file instead, through the decoder that the pipeline
+uses: demuxing, frames and timestamps included. A point takes a second, `--seconds` and what opening the decoders takes; `--json` is
+written after each.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
 import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import gpu_report
+
+from pipeline.bench.meter import Meter, Timing
+from pipeline.bench.parts import Workers
 
 WARM_S = 1.0
 
@@ -72,24 +73,23 @@ def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
 
 
 def decoder_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
-    """The same through the pipeline's decoder."""
+    """The same through the pipeline's decoder, which plays the file in a loop."""
     from pipeline.config.models import Decode, Source
     from pipeline.decode.nvdec import open_nvdec
     from pipeline.sources import VideoSpec
 
-    spec = VideoSpec("v", str(clip.path), str(clip.path), False, Source(path=str(clip.path)))
-    while True:
-        for frame in open_nvdec(spec, Decode(), stream=stream, ring=ring):
-            yield frame.picture.surface
+    spec = VideoSpec("v", str(clip.path), str(clip.path), False, Source(path=str(clip.path), loop=True))
+    for frame in open_nvdec(spec, Decode(fallback="error"), stream=stream, ring=ring):
+        yield frame.picture.surface
 
 
 def measure(
     frames_of: Callable[..., Iterator[Any]], clip: Clip, stream: Stream, decoders: int, args: argparse.Namespace
 ) -> dict[str, Any]:
     """One point: frames/s of all decoders together."""
-    counts, errors, stop = [0] * decoders, [], threading.Event()
+    counts = [0] * decoders
 
-    def work(number: int) -> None:
+    def work(number: int, workers: Workers) -> None:
         held: deque[Any] = deque()
         try:
             for surface in frames_of(clip, stream, args.ring):
@@ -97,35 +97,28 @@ def measure(
                 if len(held) >= args.ring - 1:
                     held.popleft().release()
                 counts[number] += 1
-                if stop.is_set():
+                if workers.is_stopping:
                     return
-        except Exception as e:  # a thread's error belongs into the report
-            errors.append(f"{type(e).__name__}: {e}")
         finally:
             while held:
                 held.popleft().release()
 
-    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(decoders)]
-    for thread in threads:
-        thread.start()
-    time.sleep(WARM_S)
-    before, start, cpu = list(counts), time.perf_counter(), time.process_time()
-    time.sleep(args.seconds)
-    stream.cupy.synchronize()
-    after, wall, busy = list(counts), time.perf_counter() - start, time.process_time() - cpu
-    stop.set()
-    for thread in threads:
-        thread.join(20)
-    per_decoder = [(b - a) / wall for a, b in zip(before, after, strict=True)]
-    total = sum(per_decoder)
+    with Workers(f"{decoders} decoders", [partial(work, i) for i in range(decoders)]) as workers:
+        measured, start, end = Meter(Timing(WARM_S, args.seconds)).watch(
+            workers.what,
+            lambda: sum(counts),
+            note=lambda: list(counts),
+            is_ready=lambda: all(counts),
+            check=workers.check,
+        )
+    per_decoder = [(b - a) / measured.seconds for a, b in zip(start.note, end.note, strict=True)]
     return {
         "decoders": decoders,
-        "frames_per_s": round(total, 1),
+        "frames_per_s": round(measured.frames_per_s, 1),
         "slowest_per_s": round(min(per_decoder), 1),
         "fastest_per_s": round(max(per_decoder), 1),
-        "cpu_cores": round(busy / wall, 2),
-        "cpu_us_per_frame": round(1e6 * busy / max(1.0, total * wall), 1),
-        "errors": errors[:2],
+        "cpu_cores": round(measured.cores_busy, 2),
+        "cpu_us_per_frame": round(1e3 * measured.cpu_ms_per_frame, 1),
     }
 
 
@@ -134,7 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--decoders", default="1,7,14,21,28", help="how many at a time, one after another")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a measurement")
     parser.add_argument("--ring", type=int, default=8, help="surfaces that a decoder may have out")
     parser.add_argument(
         "--whole", action="store_true", help="the pipeline's decoder on the file, not packets in memory"
@@ -142,36 +135,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    import cupy
-
     sys.setswitchinterval(2e-4)  # as the pipeline does
     stream = Stream()
     frames_of = decoder_frames if args.whole else session_frames
-    results = []
+    source = "file" if args.whole else "packets in memory"
+    results: list[dict[str, Any]] = []
     for path in args.videos:
         clip = Clip(path)
-        points = []
-        for decoders in (int(n) for n in args.decoders.split(",")):
-            point = measure(frames_of, clip, stream, decoders, args)
-            print(f"{path.name}: {point}", flush=True)
-            points.append(point)
+        points: list[dict[str, Any]] = []
         about = {"name": path.name, "codec": clip.codec, "width": clip.size[0], "height": clip.size[1]}
         results.append({"clip": {**about, "bit_rate": clip.bit_rate}, "points": points})
-    if args.json:
-        packages = ("av", "cupy-cuda12x", "PyNvVideoCodec")
-        versions = {name: importlib.metadata.version(name) for name in packages}
-        runtime = cupy.cuda.runtime
-        report = {
-            "benchmark": "gpu_decode",
-            "source": "file" if args.whole else "packets in memory",
-            "gpu": runtime.getDeviceProperties(0)["name"].decode(),
-            "cuda_driver": runtime.driverGetVersion(),
-            "cores": os.cpu_count(),
-            "versions": {**versions, "python": platform.python_version()},
-            "ring": args.ring,
-            "results": results,
-        }
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        for decoders in (int(n) for n in args.decoders.split(",")):
+            try:
+                point = measure(frames_of, clip, stream, decoders, args)
+            except Exception as e:  # one point's error belongs into the report
+                point = {"decoders": decoders, "error": f"{type(e).__name__}: {e}"}
+            print(f"{path.name}: {point}", flush=True)
+            points.append(point)
+            gpu_report.write(args.json, "gpu_decode", source=source, ring=args.ring, results=results)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """How many frames a second a model makes on this GPU, and how long each call keeps the host.
 
     python benchmarks/gpu_inference.py                                         # the detector of networks.py
-    python benchmarks/gpu_inference.py --model savedmodels/coco_ssd_core --batch 32 --json inference.json
+    python benchmarks/gpu_inference.py --model savedmodels/coco_ssd_core --batch 8 32 64 --json inference.json
 
-runs every model in float32 and float16, as a plain graph and compiled by XLA, with each batch size: the time of the model
+runs every model in float16 and float32, as a plain graph and compiled by XLA, with each batch size: the time of the model
 alone, with a few batches in flight, as in a pipeline, and three inputs that take turns. One line per case; `--json` keeps
-them all, with the GPU and the versions.
+them all, with the GPU and the versions, and is written after each. Compiling takes longer than measuring: a case that would begin
+more than `--within` seconds after the start is left out, and named.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import gpu_report
 import numpy as np
 from networks import save_detector
 
@@ -98,30 +100,16 @@ def measure(
     return case
 
 
-def machine(stream: SharedStream) -> dict[str, str]:
-    """What the figures depend on."""
-    import cupy
-
-    name = cupy.cuda.runtime.getDeviceProperties(stream.ordinal)["name"].decode()
-    driver = cupy.cuda.runtime.driverGetVersion()
-    return {
-        "gpu": name,
-        "cuda_driver": f"{driver // 1000}.{driver % 1000 // 10}",
-        "tensorflow": stream.tf.__version__,
-        "cupy": cupy.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, action="append", default=[], help="a SavedModel; may be repeated")
-    parser.add_argument("--batch", type=int, nargs="+", default=[8, 32, 64], help="default: %(default)s")
-    parser.add_argument("--precision", nargs="+", choices=["fp32", "fp16"], default=["fp32", "fp16"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[32], help="default: %(default)s")
+    parser.add_argument("--precision", nargs="+", choices=["fp32", "fp16"], default=["fp16", "fp32"])
     parser.add_argument("--graph", nargs="+", choices=["plain", "xla"], default=["plain", "xla"])
     parser.add_argument("--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="of models that leave it open")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each case (default: %(default)s)")
+    parser.add_argument("--within", type=float, default=45.0, help="begin no case later (default: %(default)s s)")
     parser.add_argument(
         "--memory-gib", type=float, help="TensorFlow's share of the GPU (default: 60 %% of what is free)"
     )
@@ -132,35 +120,36 @@ def main() -> int:
     except VramlineError as e:
         print(e, file=sys.stderr)
         return int(e.exit_code)
-    report: dict[str, Any] = {"machine": machine(stream), "cases": []}
-    print(json.dumps(report["machine"]))
+    begin_s = time.monotonic()
+    found: dict[str, Any] = {"cases": []}
     with tempfile.TemporaryDirectory() as folder:
         models = options.model
         if not models:
             models = [Path(folder) / "detector640"]
-            report["gflop_per_frame"] = round(save_detector(stream.tf, models[0]), 2)
-        for path in models:
-            shape = describe_model(path).inputs[0].shape
-            size = tuple(options.size) if options.size and shape and None in shape[1:] else None
-            for precision in options.precision:
-                for graph in options.graph:
-                    for batch in options.batch:
-                        try:
-                            case = measure(
-                                stream,
-                                path,
-                                batch=batch,
-                                precision=precision,
-                                xla=graph == "xla",
-                                seconds=options.seconds,
-                                size=size,
-                            )
-                        except VramlineError as e:
-                            case = {"model": path.name, "precision": precision, "batch": batch, "error": str(e)}
-                        report["cases"].append(case)
-                        print(json.dumps(case), flush=True)
-                        if options.json:
-                            options.json.write_text(json.dumps(report, indent=2) + "\n")
+            found["gflop_per_frame"] = round(save_detector(stream.tf, models[0]), 2)
+        wanted = itertools.product(models, options.graph, options.precision, options.batch)
+        for path, graph, precision, batch in wanted:
+            case = {"model": path.name, "precision": precision, "xla": graph == "xla", "batch": batch}
+            if time.monotonic() - begin_s > options.within:
+                case["left_out"] = f"{options.within:g} s were over"
+            else:
+                shape = describe_model(path).inputs[0].shape
+                size = tuple(options.size) if options.size and shape and None in shape[1:] else None
+                try:
+                    case |= measure(
+                        stream,
+                        path,
+                        batch=batch,
+                        precision=precision,
+                        xla=graph == "xla",
+                        seconds=options.seconds,
+                        size=size,
+                    )
+                except VramlineError as e:
+                    case["error"] = str(e)
+            found["cases"].append(case)
+            print(json.dumps(case), flush=True)
+            gpu_report.write(options.json, "gpu_inference", **found)
     return 0
 
 

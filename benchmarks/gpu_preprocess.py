@@ -4,17 +4,17 @@
 
 1080p NV12 surfaces, each in memory of its own as decoders hand them out, -> letterboxed 640x640 RGB, nhwc, scale 1/255.
 Device time is measured by events behind a spinning kernel, so that all work is queued before the first of it starts and
-the host cannot show through. Host time is that of the calls alone. Every figure is the median of 5 rounds.
+the host cannot show through; where it cannot keep ahead, fewer calls are made, and where not even one is queued in time the
+time is not known. Host time is that of the calls alone. Every figure is the median of 5 rounds. `--json`
+is written after every case.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import gpu_report
+
 from pipeline.config.models import Preprocess
 from pipeline.frames import Colour, Frame, Picture, Surface, SurfaceLayout
 from pipeline.preprocess.cvcuda import CvCudaPreprocessor
@@ -30,7 +32,6 @@ from pipeline.preprocess.fused import FusedPreprocessor
 
 WIDTH, HEIGHT = 1920, 1080
 ROUNDS = 5
-PACKAGES = ("cupy-cuda12x", "cvcuda-cu12", "numpy")
 SPIN = r"""
 extern "C" __global__ void spin(unsigned long long ns) {
   unsigned long long start, now;
@@ -59,13 +60,13 @@ def make_frames(count: int, upload: Any) -> list[Frame]:
 
 def main() -> None:
     """Runs the benchmark and prints it."""
-    import cupy
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", default="1,8,32,64")
     parser.add_argument("--iterations", type=int, default=30)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    import cupy
+
     batches = [int(part) for part in options.batches.split(",")]
 
     stream = cupy.cuda.Stream(non_blocking=True)
@@ -74,56 +75,58 @@ def main() -> None:
     frames = make_frames(max(batches), cupy.asarray)
     cupy.cuda.runtime.deviceSynchronize()
 
-    def measure(engine: Any, count: int) -> tuple[float, float]:
-        """(us of the device per frame, us of the host per batch)."""
+    def one_round(engine: Any, count: int, calls: int) -> tuple[float | None, float]:
+        """(us of the device per frame, None if the host was too slow; us of the host per batch)."""
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        with stream:
+            spin((1,), (1,), (np.uint64(60_000_000),))
+            start.record()
+        began = time.perf_counter()
+        for _ in range(calls):
+            engine(frames[:count], count)
+        host_us = (time.perf_counter() - began) / calls * 1e6
+        with stream:
+            stop.record()
+        is_ahead = not start.done
+        stop.synchronize()
+        return cupy.cuda.get_elapsed_time(start, stop) * 1e3 / calls / count if is_ahead else None, host_us
+
+    def measure(engine: Any, count: int) -> dict[str, Any]:
         for _ in range(3):
             engine(frames[:count], count)
         stream.synchronize()
-        device, host = [], []
-        for _ in range(ROUNDS):
-            start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-            with stream:
-                spin((1,), (1,), (np.uint64(60_000_000),))
-                start.record()
-            began = time.perf_counter()
-            for _ in range(options.iterations):
-                engine(frames[:count], count)
-            host.append((time.perf_counter() - began) / options.iterations * 1e6)
-            with stream:
-                stop.record()
-            if start.done:
-                raise SystemExit(
-                    f"the host needed longer than the spin: use fewer than {options.iterations} iterations"
-                )
-            stop.synchronize()
-            device.append(cupy.cuda.get_elapsed_time(start, stop) * 1e3 / options.iterations / count)
-        return statistics.median(device), statistics.median(host)
+        calls = options.iterations
+        while calls > 1 and one_round(engine, count, calls)[0] is None:
+            calls //= 2
+        rounds = [one_round(engine, count, calls) for _ in range(ROUNDS)]
+        device = [us for us, _ in rounds if us is not None]
+        return {
+            "device_us_frame": statistics.median(device) if device else None,
+            "host_us_batch": statistics.median(us for _, us in rounds),
+            "calls": calls,
+        }
 
-    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-    versions = {package: version(package) for package in PACKAGES}
-    print(name, versions)
+    print(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
     print(f"{'engine':8} {'dtype':8} {'batch':>5} {'device us/frame':>16} {'host us/batch':>14}")
-    results = []
+    results: list[dict[str, Any]] = []
     for kind, engine_class in (("fused", FusedPreprocessor), ("cvcuda", CvCudaPreprocessor)):
         for dtype in ("float32", "float16", "uint8"):
             scale = 1.0 if dtype == "uint8" else 1 / 255
             preprocess = Preprocess(size=(640, 640), layout="nhwc", dtype=dtype, scale=scale)
-            engine = engine_class(preprocess, stream=shared, max_rows=max(batches))
             for count in batches:
-                device_us, host_us = measure(engine, count)
-                results.append(
-                    {
-                        "engine": kind,
-                        "dtype": dtype,
-                        "batch": count,
-                        "device_us_frame": device_us,
-                        "host_us_batch": host_us,
-                    }
+                case = {"engine": kind, "dtype": dtype, "batch": count}
+                try:
+                    case |= measure(engine_class(preprocess, stream=shared, max_rows=count), count)
+                except Exception as e:  # one case's error belongs into the report
+                    case |= {"error": f"{type(e).__name__}: {e}"}
+                results.append(case)
+                device_us = case.get("device_us_frame")
+                shown = "unknown" if device_us is None else f"{device_us:.2f}"
+                print(
+                    f"{kind:8} {dtype:8} {count:5} {shown:>16} {case.get('host_us_batch', 0):14.1f} {case.get('error', '')}",
+                    flush=True,
                 )
-                print(f"{kind:8} {dtype:8} {count:5} {device_us:16.2f} {host_us:14.1f}")
-    if options.json:
-        report = {"gpu": name, "versions": versions, "iterations": options.iterations, "results": results}
-        options.json.write_text(json.dumps(report, indent=1))
+                gpu_report.write(options.json, "gpu_preprocess", iterations=options.iterations, results=results)
 
 
 if __name__ == "__main__":

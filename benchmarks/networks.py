@@ -1,11 +1,15 @@
 """A detector of a common size, for speed only: its weights are random.
 
+    python benchmarks/networks.py FOLDER      # writes it as a SavedModel; needs no GPU
+
 The layers are those of a nano-sized YOLO of the eighth generation at 640x640: a backbone of strided convolutions and
-cross-stage blocks, a neck that goes up and down again, and heads for 80 classes on three scales; 3 million parameters.
+cross-stage blocks, a neck that goes up and down again, and heads for 80 classes on three scales; 3 million parameters. On a
+motorway with its traffic some twenty places score more than 0.5, as many as a trained one would find cars.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,8 @@ CLASSES = 80
 _WIDTHS = (16, 32, 64, 128, 256)
 _BOX_WIDTH = 64
 _STRIDES = (8, 16, 32)
+# Of the layer that scores the classes: random weights alone say 0.5 everywhere.
+_CLASS_GAIN, _CLASS_BIAS = 40.0, -5.8
 
 
 class Detector:
@@ -44,16 +50,26 @@ class Detector:
         out5 = self._block(tf.concat([self._conv(out4, w[3], 3, 2), fifth], 3), w[4], 1, residual=False)
         return tf.concat([self._head(x, s) for x, s in zip((out3, out4, out5), _STRIDES, strict=True)], 1)
 
-    def _conv(self, x: Any, width: int, size: int = 1, stride: int = 1, *, activate: bool = True) -> Any:
+    def _conv(
+        self,
+        x: Any,
+        width: int,
+        size: int = 1,
+        stride: int = 1,
+        *,
+        activate: bool = True,
+        gain: float = 1.0,
+        bias: float = 0.0,
+    ) -> Any:
         tf = self._tf
         shape = (size, size, x.shape[3], width)
         if self._next == len(self.variables):
             rng = np.random.default_rng([self._seed, self._next])
-            kernel = rng.normal(0, (2 / (size * size * shape[2])) ** 0.5, shape).astype(np.float32)
-            self.variables.append((tf.Variable(kernel), tf.Variable(np.zeros(width, np.float32))))
-        kernel, bias = self.variables[self._next]
+            kernel = rng.normal(0, gain * (2 / (size * size * shape[2])) ** 0.5, shape).astype(np.float32)
+            self.variables.append((tf.Variable(kernel), tf.Variable(np.full(width, bias, np.float32))))
+        kernel, offset = self.variables[self._next]
         self._next += 1
-        x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "SAME"), bias)
+        x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "SAME"), offset)
         self.multiply_adds += int(np.prod(shape)) * x.shape[1] * x.shape[2]
         return x * tf.sigmoid(x) if activate else x
 
@@ -80,7 +96,8 @@ class Detector:
     def _head(self, x: Any, stride: int) -> Any:
         tf = self._tf
         box = self._conv(self._conv(self._conv(x, _BOX_WIDTH, 3), _BOX_WIDTH, 3), 4, activate=False)
-        classes = self._conv(self._conv(self._conv(x, CLASSES, 3), CLASSES, 3), CLASSES, activate=False)
+        inner = self._conv(self._conv(x, CLASSES, 3), CLASSES, 3)
+        classes = self._conv(inner, CLASSES, activate=False, gain=_CLASS_GAIN, bias=_CLASS_BIAS)
         rows, columns = x.shape[1], x.shape[2]
         flat = tf.reshape(tf.concat([box, classes], 3), [-1, rows * columns, 4 + CLASSES])
         grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2).astype(np.float32) + 0.5
@@ -103,3 +120,19 @@ def save_detector(tf: Any, folder: Path) -> float:
     traced = tf.function(serve, input_signature=[spec]).get_concrete_function()
     tf.saved_model.save(module, str(folder), signatures={"serving_default": traced})
     return 2e-9 * detector.multiply_adds
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    gflop = save_detector(tf, folder)
+    print(f"{folder}: {gflop:.1f} GFLOP a picture")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import doctor, models, run, schema, streams, validate, zones
+from pipeline.cli import bench, doctor, models, run, schema, streams, validate, zones
 from pipeline.cli.console import print_error
 from pipeline.errors import VramlineError
 
@@ -36,13 +36,14 @@ app = typer.Typer(
 )
 app.command("run", epilog=EXIT_CODES)(run.run)
 app.command("validate")(validate.validate)
+app.command("bench", epilog=EXIT_CODES)(bench.bench)
 app.command("schema")(schema.schema)
 app.command("zones")(zones.zones)
 app.add_typer(models.app, name="models")
 app.add_typer(streams.app, name="streams")
 app.command("doctor")(doctor.doctor)
 
-COMMANDS = ("run", "validate", "schema", "zones", "models", "streams", "doctor")
+COMMANDS = ("run", "validate", "bench", "schema", "zones", "models", "streams", "doctor")
 
 
 def _print_version(wanted: bool) -> None:

@@ -161,6 +161,11 @@ class Source(Section):
     max_frames: PositiveInt | None = Field(
         None, title="Frame limit", description="Stop after this many frames of each video. Default: all."
     )
+    loop: Bool | PositiveInt = Field(
+        False,
+        title="Loop",
+        description="How often a file is played, frame numbers and times going on: true: for ever; a number: so many times. Default: once.",
+    )
     roi: Roi | None = Field(None, title="Region of interest", description="Default: the whole picture.")
     colour: ColourOverride = Field(
         default_factory=ColourOverride, title="Colour", description="Overrides of the stream's colour metadata."
@@ -230,6 +235,8 @@ class Source(Section):
         one_of(self, "path", "url", "media")
         if self.live and self.url is None:
             raise ValueError("live is for URLs")
+        if self.loop and self.url is not None:
+            raise ValueError("loop is for files: what a URL names is played once")
         if self.policy == "latest" and not self.is_live:
             raise ValueError(
                 "policy latest is for live streams: a file would be read as fast as it can be, and most of it dropped"

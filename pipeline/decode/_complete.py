@@ -48,6 +48,13 @@ class Progress:
         self._longest_step = 0
         self._packets = 0
         self._last_is_partial = False
+        self._decoded_before = 0  # in earlier rounds
+
+    def restart(self) -> None:
+        """The same video begins again from its first packet."""
+        self._end, self._longest_step = None, 0
+        self._packets, self._last_is_partial = 0, False
+        self._decoded_before = self.decoded
 
     def read(self, packet: Packet[VideoStream]) -> None:
         """Notes a packet."""
@@ -67,7 +74,7 @@ class Progress:
         reason = self._reason(failed_run)
         if reason is not None:
             raise failure(self._spec, reason)
-        if self.decoded == 0:
+        if self.decoded == self._decoded_before:
             text = f"no frames: none of its {self._packets} packets could be decoded"
             if stats.errors == 0:
                 text += " (is its key frame missing?)"

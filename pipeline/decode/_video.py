@@ -7,6 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from pipeline.config.models import Decode
 from pipeline.decode._arrivals import Arrival, Arrivals
 from pipeline.decode._codec import ThreadedCodec
 from pipeline.decode._complete import Progress
+from pipeline.decode._loop import Loop, identity, packets_again
 from pipeline.decode._metadata import colour, display_size, orientation, sane_sar
 from pipeline.decode._open import choose_stream, failure, open_container, reason_for
 from pipeline.decode._packet_gate import PacketGate
@@ -83,9 +85,13 @@ class VideoDecoder(ABC):
             self._progress = Progress(self._container, self._stream, spec)
             self._gate = PacketGate(self._stream, spec.settings)
             self._arrivals = Arrivals(self._stream, is_live=self._is_live)
+            self._loop = Loop(spec.settings.loop, self._stream)
+            self._demuxed: Iterator[Packet[VideoStream]] = self._container.demux(self._stream)
+            self._first_packet: tuple[object, ...] | None = None
             self._groups = self._checked()
             self._first: Sequence[Frame] = next(self._groups, ())
-            self.info = _stream_info(self._container, self._stream, self._first[0] if self._first else None)
+            info = _stream_info(self._container, self._stream, self._first[0] if self._first else None)
+            self.info = _looped(info, spec.settings.loop)
         except BaseException:
             self.close()
             raise
@@ -146,18 +152,35 @@ class VideoDecoder(ABC):
         self._container.close()
 
     def _checked(self) -> Iterator[Sequence[Frame]]:
-        """The frames; then an error if some must be missing."""
-        yield from self._decoded()
-        if self._closing:
-            return
-        self._progress.check(self._failed_run, self.stats)
+        """The frames of all rounds; then an error if some must be missing."""
+        while True:
+            yield from self._loop.watched(self._decoded())
+            if self._closing:
+                return
+            self._progress.check(self._failed_run, self.stats)
+            if not self._loop.goes_on():
+                break
+            self._rewind()
         if self._is_live:
             text = f"the server ended the stream, after {self._progress.decoded} frames"
             raise failure(self._spec, Reason(SourceErrorCode.ENDED, text))
 
+    def _rewind(self) -> None:
+        """Back to the first packet: by seeking where that is exact, else by opening the file anew."""
+        assert self._first_packet is not None
+        packets = packets_again(self._container, self._stream, self._first_packet)
+        if packets is None:
+            self._container.close()
+            self._container = open_container(self._spec)
+            self._stream = choose_stream(self._spec, self._container)
+            packets = self._container.demux(self._stream)
+        self._demuxed = packets
+        self._progress.restart()
+        self._gate = PacketGate(self._stream, self._spec.settings)
+
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets, up to its end or to where it cannot be read further."""
-        packets, stats, gate, clock = self._container.demux(self._stream), self.stats, self._gate, time.monotonic
+        packets, stats, gate, clock = self._demuxed, self.stats, self._gate, time.monotonic
         while True:
             try:
                 asked_s = clock()
@@ -169,6 +192,8 @@ class VideoDecoder(ABC):
                 return
             if packet is None:
                 return
+            if self._first_packet is None:
+                self._first_packet = identity(packet)
             if packet.size:  # AVI has empty ones for "show the last frame on"; PyAV's last one means the end
                 received_s = clock()
                 if self._is_live and received_s - asked_s >= self._spec.settings.timeout_s:
@@ -275,7 +300,7 @@ class VideoDecoder(ABC):
 
     def _pts_s(self, pts: int | None, index: int) -> float | None:
         if pts is not None and self._tick_s is not None:
-            return pts * self._tick_s[0] / self._tick_s[1]
+            return (pts + self._loop.offset) * self._tick_s[0] / self._tick_s[1]
         rate = _raw_rate(self._stream)
         return float(index / rate) if rate else None
 
@@ -307,6 +332,18 @@ def _stream_info(container: InputContainer, stream: VideoStream, first: Frame | 
         duration_s = container.duration / av.time_base if container.duration else None
     count = stream.frames or (round(duration_s * rate) if duration_s and rate else 0) or None
     return StreamInfo(context.codec.canonical_name, *size, Fraction(rate) if rate else None, count, duration_s)
+
+
+def _looped(info: StreamInfo, times: bool | int) -> StreamInfo:
+    """What is known of a file that is played so often."""
+    if times is True:
+        return replace(info, frame_count=None, duration_s=None)
+    count, duration_s = info.frame_count, info.duration_s
+    return (
+        replace(info, frame_count=count and count * times, duration_s=duration_s and duration_s * times)
+        if times
+        else info
+    )
 
 
 def _default_threads() -> int:

@@ -101,6 +101,8 @@ class NvdecDecoder(VideoDecoder):
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
         self._units: list[Packet[VideoStream]] = []  # converted, to go in together
+        self._is_rewound = False
+        self._has_warned = False
         super().__init__(spec, decode, stats)
 
     def close(self) -> None:
@@ -113,6 +115,10 @@ class NvdecDecoder(VideoDecoder):
         super()._release()
         self._session = None
         self._units.clear()
+
+    def _rewind(self) -> None:
+        super()._rewind()
+        self._is_rewound = True
 
     def _decoded(self) -> Iterator[Sequence[Frame]]:
         self._unread = self._packets()
@@ -134,8 +140,9 @@ class NvdecDecoder(VideoDecoder):
     def _on_gpu(self) -> Generator[Sequence[Frame], None, str | None]:
         """The frames that NVDEC decodes; returns why the packets from here on need the CPU, or None at the end."""
         context = self._stream.codec_context
-        context.thread_count = 1  # it decodes single frames
-        context.open(strict=False)
+        if not context.is_open:
+            context.thread_count = 1  # it decodes single frames
+            context.open(strict=False)
         nvdec, order = ForNvdec(self._stream), self._order
         goes_with_others = not self._is_live and context.codec.canonical_name in _WITH_START_CODES
         is_first = True
@@ -179,6 +186,9 @@ class NvdecDecoder(VideoDecoder):
             Whether nothing is shown across the key frame, and why it needs the CPU, if it does.
         """
         headers = nvdec.headers(packet)
+        if self._is_rewound and not headers.is_closed:
+            self._session = None  # what is shown before it would be built on the end
+        self._is_rewound = False
         if self._session is None or headers.identity != self._known:
             self._known = headers.identity
             look = self._look_at(packet)
@@ -358,7 +368,9 @@ class NvdecDecoder(VideoDecoder):
                 "pipeline.decode.fallback: cpu decodes such videos on the CPU",
             )
             raise failure(self._spec, reason)
-        log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
+        if not self._has_warned:
+            log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
+        self._has_warned = True
         upload = PictureUpload(self._device_stream, self._ring)
         for frame in self._in_software(self._next_packets()):
             picture = upload(frame.picture)

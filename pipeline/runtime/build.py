@@ -15,6 +15,7 @@ from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
 from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.sources.resolve import VideoSpec, resolve
+from pipeline.stages import Model
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,15 @@ def new_status(spec: VideoSpec) -> SourceStatus:
     )
 
 
-def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, progress: Progress | None) -> Stages:
-    """Loads the model, fits the stages around it and opens the sinks.
+def build_stages(
+    config: Config,
+    specs: Sequence[VideoSpec],
+    status: RunStatus,
+    progress: Progress | None,
+    *,
+    model: Model | None = None,
+) -> Stages:
+    """Loads the model, unless a loaded one is given, fits the stages around it and opens the sinks.
 
     Raises:
         VramlineError: something is missing or does not fit, in words; nothing is left open.
@@ -90,7 +98,7 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     outputs = Outputs(sinks, status, close_others=plugins.close)
     make_stages = cuda_stages if status.device == "cuda" else cpu_stages
     videos = open_sources(config, status.device, len(specs))
-    stages = make_stages(Job(config, path, name, rois, videos, postprocess), outputs)
+    stages = make_stages(Job(config, path, name, rois, videos, postprocess, model), outputs)
     chain = StageChain(own_stages) if own_stages else None
     stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
     outputs.open()

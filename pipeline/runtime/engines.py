@@ -14,7 +14,7 @@ from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.session import OpenDecoder
 from pipeline.sources.resolve import VideoSpec
-from pipeline.stages import Decoder, DecodeStats
+from pipeline.stages import Decoder, DecodeStats, Model
 
 if TYPE_CHECKING:
     from pipeline.plugins.host import Loaded
@@ -41,6 +41,7 @@ class Job:
         rois: Region of interest by source id.
         open_sources: How many videos are decoded at the same time.
         postprocess: The user's own postprocessor; None: a family's.
+        model: A loaded one to use, which lies at `model_path`; None: it is loaded.
     """
 
     config: Config
@@ -49,6 +50,7 @@ class Job:
     rois: dict[str, Roi]
     open_sources: int = 1
     postprocess: Loaded | None = None
+    model: Model | None = None
 
 
 def open_sources(config: Config, device: str, videos: int) -> int:
@@ -72,7 +74,7 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.tracking import build_tracker, for_tracking
 
     stages, runtime = job.config.pipeline, job.config.runtime
-    model = load_model(
+    model = job.model or load_model(
         job.model_path,
         stages.model,
         name=job.model_name,
@@ -113,7 +115,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     stages, runtime = job.config.pipeline, job.config.runtime
     stream = open_shared_stream()
     gpu_capabilities(stream.ordinal)  # a decoder library that is missing is the run's error, not each source's
-    model = load_model(
+    model = job.model or load_model(
         job.model_path,
         stages.model,
         name=job.model_name,

@@ -30,6 +30,10 @@ class Outputs:
         self._status = status
         self.had_sinks = bool(sinks)
 
+    def add(self, sink: Sink) -> None:
+        """Another one, open already, behind all others."""
+        self._sinks.append(sink)
+
     @property
     def needs_pixels(self) -> bool:
         """Whether any sink draws on the frames."""

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BuildStages = Callable[[Config, Sequence[VideoSpec], RunStatus, "Progress | None"], Stages]
+
 URL_BATCH_TIMEOUT_S = 0.1
 # On a device a video's frames are its decoder's few buffers: a batch must not wait for frames that can't come before
 # those that wait with it are done.
@@ -58,6 +60,7 @@ class Pipeline:
     Args:
         config: What to do.
         progress: Called as `progress(what, done, total)` while a model or clip is fetched; total may be None.
+        build: Makes the stages in place of `pipeline.runtime.build.build_stages`, with the same arguments.
 
     Attributes:
         config: The same.
@@ -66,10 +69,11 @@ class Pipeline:
             result any more, such as zones that somebody was still in. At most the last 10,000.
     """
 
-    def __init__(self, config: Config, *, progress: Progress | None = None) -> None:
+    def __init__(self, config: Config, *, progress: Progress | None = None, build: BuildStages | None = None) -> None:
         self.config = config
         self.status = RunStatus()
         self._progress = progress
+        self._build = build
         self._specs: list[VideoSpec] = []
         self.late_events: deque[Event] = deque(maxlen=_MOST_LATE_EVENTS)
         self._prepared = False
@@ -122,7 +126,8 @@ class Pipeline:
         self._prepared = True
         self._specs = resolve_sources(self.config, self.status, self._progress)
         if self._specs:
-            self._stages = build_stages(self.config, self._specs, self.status, self._progress)
+            build = self._build or build_stages
+            self._stages = build(self.config, self._specs, self.status, self._progress)
 
     def run(self) -> RunStatus:
         """Processes everything and returns the closing status; results go to the sinks.

@@ -193,7 +193,7 @@ def test_label_keys_are_numbers(told: Told) -> None:
 def test_missing_sections_and_postprocess_without_a_card(told: Told) -> None:
     assert told("version: 1") == [
         "a.yaml:1:1: sources: missing; needed is a list of texts, or mappings with keys of path, url, media, id,"
-        " recursive, on_error, max_frames, roi, colour, options, timeout_s, live, transport, username, password, stall_s,"
+        " recursive, on_error, max_frames, loop, roi, colour, options, timeout_s, live, transport, username, password, stall_s,"
         " policy, every, max_fps, max_staleness_ms, priority, reconnect, analytics (at least 1 item)",
         "a.yaml:1:1: pipeline: missing; needed is a mapping with keys of decode, preprocess, model, postprocess, tracker,"
         " plugins",

@@ -145,6 +145,29 @@ def test_the_same_frames_as_on_the_cpu(tmp_path: Path, nvc: FakeNvCodec, name: s
     assert (nvc.created, decoder.stats.uploaded) == (1, 0)
 
 
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_loop_gives_the_same_frames_as_on_the_cpu(tmp_path: Path, nvc: FakeNvCodec, name: str) -> None:
+    path = make_clip(tmp_path / name, **CLIPS[name])
+    want, reference, _ = on_cpu(path, loop=3)
+    got, decoder, error = on_gpu(path, loop=3)
+    assert error is None
+    assert_same(got, want)
+    assert decoder.info == reference.info
+    assert decoder.stats == reference.stats
+    # A decoder goes on where a round begins with a key frame that nothing is shown before.
+    assert nvc.created == (1 if decoder.info.codec not in ("mpeg1video", "mpeg2video", "mpeg4") else 3)
+    assert decoder.stats.uploaded == 0
+
+
+def test_a_loop_of_what_the_gpu_cannot_decode(tmp_path: Path, nvc: FakeNvCodec, caplog: Any) -> None:
+    path = make_clip(tmp_path / "a.mp4", pix_fmt="yuv422p")
+    want, _, _ = on_cpu(path, loop=3)
+    got, decoder, _ = on_gpu(path, loop=3)
+    assert_same(got, want)
+    assert decoder.stats.uploaded == 30
+    assert len([r for r in caplog.records if "decoded on the CPU" in r.message]) == 1
+
+
 # ------------------------------------------------------------------------------------------------------ odd streams
 
 

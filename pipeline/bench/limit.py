@@ -1,0 +1,89 @@
+"""What limits a pipeline, from how its parts do alone and how busy everything is when they work together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.bench.meter import Measurement
+from pipeline.bench.whole import StageCost, Whole
+from pipeline.observe.text import rate
+
+# A pipeline that comes so close to one of its parts is limited by that part.
+_NEAR = 0.9
+# Cores, or a thread, that are busy for so much of the time have nothing left to give.
+_FULL = 0.9
+_ALONE = ("decode", "preprocess", "model", "postprocess")
+_NAMES = {"decode": "decoding", "model": "the model", "preprocess": "preprocessing", "postprocess": "postprocessing"}
+_NAMES |= {"track": "tracking", "sinks": "writing the outputs"}
+# What shares a thread: on a device all that is enqueued, and what is done with the results.
+_FEEDING = ("preprocess", "infer", "postprocess")
+_RESULTS = ("track", "sinks")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What limits.
+
+    Attributes:
+        by: `decode`, `preprocess`, `model` or `postprocess`; `track` or `sinks` where the thread that does these is always
+            busy; `cpu` where cores are, which the parts share; `host` where the thread that feeds the device is; `none`
+            where nothing is used up.
+        slowest: The slowest of the parts that can be measured alone.
+        share: The pipeline's rate as a share of that part's.
+        sentence: The same for people.
+    """
+
+    by: str
+    slowest: str
+    share: float
+    sentence: str
+
+
+def find_limit(parts: Mapping[str, Measurement], whole: Whole, *, cores: int, on_device: bool) -> Limit:
+    """The limit.
+
+    Args:
+        parts: By name, each alone.
+        whole: All together.
+        cores: That the process may use.
+        on_device: Whether all but the outputs is enqueued on one device stream.
+    """
+    rates = {name: parts[name].frames_per_s for name in _ALONE if name in parts}
+    slowest = min(rates, key=lambda name: rates[name])
+    full = whole.measured
+    share = full.frames_per_s / rates[slowest]
+    by, why = _why(parts, whole, slowest, share, cores=cores, on_device=on_device)
+    compared = f"the full pipeline does {rate(full.frames_per_s)}, {100 * share:.0f} % of {_NAMES[slowest]} alone"
+    return Limit(by, slowest, share, f"{why}; {compared} ({rate(rates[slowest])})")
+
+
+def _why(
+    parts: Mapping[str, Measurement], whole: Whole, slowest: str, share: float, *, cores: int, on_device: bool
+) -> tuple[str, str]:
+    if share >= _NEAR:
+        return slowest, f"{_NAMES[slowest]} limits"
+    full, stages = whole.measured, whole.stages
+    # On the CPU they share it with postprocessing, which has been measured alone.
+    results = [name for name in _RESULTS if name in stages]
+    if results and _busy(stages, (*results, *(() if on_device else ("postprocess",)))) >= _FULL:
+        most = max(results, key=lambda name: stages[name].busy)
+        return most, f"{_NAMES[most]} limits: it takes {stages[most].ms_per_frame:.2f} ms a frame"
+    busy = max(full.cores_busy, full.machine_cores_busy or 0.0)
+    if busy >= _FULL * cores:
+        others = busy - full.cores_busy
+        with_others = f", {others:.1f} of them with other programs" if others >= 0.1 * cores else ""
+        costs = {name: parts[name].cpu_ms_per_frame for name in _ALONE if name in parts}
+        most = max(costs, key=lambda name: costs[name])
+        return "cpu", (
+            f"the CPU limits: {busy:.1f} of {cores} cores are busy{with_others}; of the {full.cpu_ms_per_frame:.2f} CPU-ms "
+            f"a frame, {_NAMES[most]} takes {costs[most]:.2f}"
+        )
+    feeding = _busy(stages, _FEEDING)
+    if on_device and feeding >= _FULL:
+        return "host", f"the host limits: the thread that feeds the GPU is busy {100 * feeding:.0f} % of the time"
+    return "none", "nothing is used up: the parts wait for each other"
+
+
+def _busy(stages: Mapping[str, StageCost], names: tuple[str, ...]) -> float:
+    return sum(stages[name].busy for name in names if name in stages)
