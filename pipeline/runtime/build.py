@@ -14,6 +14,7 @@ from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
 from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.ranges import OpenRange, with_ranges
 from pipeline.sources.resolve import VideoSpec, resolve
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,21 @@ def new_status(spec: VideoSpec) -> SourceStatus:
     )
 
 
-def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, progress: Progress | None) -> Stages:
+def build_stages(
+    config: Config,
+    specs: Sequence[VideoSpec],
+    status: RunStatus,
+    progress: Progress | None,
+    open_range: OpenRange | None = None,
+) -> Stages:
     """Loads the model, fits the stages around it and opens the sinks.
+
+    Args:
+        config: What to build.
+        specs: The videos that there are so far.
+        status: Of the run.
+        progress: Told of what is fetched.
+        open_range: Told of the stages' work, on the cuda engine.
 
     Raises:
         VramlineError: something is missing or does not fit, in words; nothing is left open.
@@ -71,6 +85,7 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     status.device, status.device_reason = choose_device(config.device)
     log.info("device %s: %s", status.device, status.device_reason)
     # Before what takes long: most mistakes are made here.
+    ranges = _ranges(config, open_range) if status.device == "cuda" else []
     plugins, stages_config = PluginHost(status), config.pipeline
     several = len(specs) > 1 or config.may_grow
     own_post = stages_config.postprocess
@@ -80,6 +95,7 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
         build_sink(sink, several_sources=several, field=f"sinks[{i}]", plugins=plugins)
         for i, sink in enumerate(config.sinks)
     ]
+    status.drawing = tuple(f"sinks[{i}] ({config.sinks[i].type})" for i, sink in enumerate(sinks) if sink.needs_pixels)
     path, name = locate_model(stages_config.model, progress)
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
     analytics = Analytics(
@@ -93,11 +109,23 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     stages = make_stages(Job(config, path, name, rois, videos, postprocess), outputs)
     chain = StageChain(own_stages) if own_stages else None
     stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
+    for wanted in ranges:
+        stages = with_ranges(stages, wanted)
     outputs.open()
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
     tracking = () if stages.tracker is None else (TRACK,)
     status.stages = {stage: StageTimes() for stage in (*STAGES[:-1], *tracking, STAGES[-1])}
     return stages
+
+
+def _ranges(config: Config, open_range: OpenRange | None) -> list[OpenRange]:
+    """Who wants to be told of the stages' work."""
+    wanted: list[OpenRange] = []
+    if config.runtime.nvtx:
+        from pipeline.observe.nvtx import nvtx_ranges
+
+        wanted.append(nvtx_ranges())
+    return wanted if open_range is None else [*wanted, open_range]
 
 
 def locate_model(model: ModelSource, progress: Progress | None) -> tuple[Path, str]:

@@ -25,6 +25,7 @@ from pipeline.runtime.engines import open_sources, slot_frames
 from pipeline.runtime.ingest import Ingest, Limits
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.lane import Lane, Stages
+from pipeline.runtime.ranges import OpenRange
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DropCause
 
@@ -58,6 +59,7 @@ class Pipeline:
     Args:
         config: What to do.
         progress: Called as `progress(what, done, total)` while a model or clip is fetched; total may be None.
+        open_range: On the cuda engine: called around the work of every stage (`pipeline.runtime.ranges`), for tracing.
 
     Attributes:
         config: The same.
@@ -66,10 +68,13 @@ class Pipeline:
             result any more, such as zones that somebody was still in. At most the last 10,000.
     """
 
-    def __init__(self, config: Config, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self, config: Config, *, progress: Progress | None = None, open_range: OpenRange | None = None
+    ) -> None:
         self.config = config
         self.status = RunStatus()
         self._progress = progress
+        self._open_range = open_range
         self._specs: list[VideoSpec] = []
         self.late_events: deque[Event] = deque(maxlen=_MOST_LATE_EVENTS)
         self._prepared = False
@@ -122,7 +127,7 @@ class Pipeline:
         self._prepared = True
         self._specs = resolve_sources(self.config, self.status, self._progress)
         if self._specs:
-            self._stages = build_stages(self.config, self._specs, self.status, self._progress)
+            self._stages = build_stages(self.config, self._specs, self.status, self._progress, self._open_range)
 
     def run(self) -> RunStatus:
         """Processes everything and returns the closing status; results go to the sinks.
