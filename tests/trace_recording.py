@@ -10,8 +10,9 @@ from pipeline.observe.trace.records import Call, Copy, Direction, Launch, Trace,
 
 
 def recorded() -> tuple[Trace, list[Window]]:
-    """`h200.json.gz`, which says what it was recorded with."""
-    found = json.loads(gzip.decompress(Path(__file__).with_name("h200.json.gz").read_bytes()))
+    """`observe/trace/h200.json.gz`, which says what it was recorded with."""
+    path = Path(__file__).parent / "observe" / "trace" / "h200.json.gz"
+    found = json.loads(gzip.decompress(path.read_bytes()))
     trace = Trace(
         found["start_ns"],
         found["end_ns"],
