@@ -24,8 +24,8 @@ def verify(  # noqa: PLR0917
     ],
     settings: SetOption = None,
     device: Annotated[Device | None, typer.Option(help="Where to run; there must be a GPU.")] = None,
-    batches: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Measure N batches.")] = 50,
-    warm_up: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Leave out the first N batches.")] = 10,
+    batches: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Measure N batches.")] = 50,
+    warm_up: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Leave out the first N batches.")] = 10,
     max_down_bytes_per_frame: Annotated[
         int, typer.Option(min=0, metavar="BYTES", help="Most bytes a frame from the device to the host.")
     ] = 4096,
@@ -47,15 +47,17 @@ def verify(  # noqa: PLR0917
     """
     loaded = load(config, settings, device=device.value if device else None)
 
-    from pipeline.observe import logs
+    from pipeline.observe import logs, progress
     from pipeline.observe.trace.cupti import open_tracer
     from pipeline.observe.trace.verdict import Limits
     from pipeline.runtime.verify import Plan, Verifier
 
-    logs.set_up("warning" if loaded.observe.log_level == "info" else loaded.observe.log_level)
+    logs.set_up(loaded.observe.log_level)
     limits = Limits(max_down_bytes_per_frame, max_waits_per_batch)
-    verifier = Verifier(loaded, Plan(batches, warm_up, limits, allow_drawing), open_tracer)
-    with signals.on_interrupt(verifier.interrupt):
+    display = progress.display(loaded.observe)
+    plan = Plan(batches, warm_up, limits, allow_drawing)
+    verifier = Verifier(loaded, plan, open_tracer, progress=display.fetching)
+    with display, signals.on_interrupt(verifier.interrupt):
         found = verifier()
     if found is None:
         print_note("Interrupted: nothing was verified.")

@@ -14,7 +14,7 @@ from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
 from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
-from pipeline.runtime.ranges import OpenRange, with_ranges
+from pipeline.runtime.ranges import with_ranges
 from pipeline.sources.resolve import VideoSpec, resolve
 
 log = logging.getLogger(__name__)
@@ -56,27 +56,15 @@ def new_status(spec: VideoSpec) -> SourceStatus:
     )
 
 
-def build_stages(
-    config: Config,
-    specs: Sequence[VideoSpec],
-    status: RunStatus,
-    progress: Progress | None,
-    open_range: OpenRange | None = None,
-) -> Stages:
+def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, progress: Progress | None) -> Stages:
     """Loads the model, fits the stages around it and opens the sinks.
-
-    Args:
-        config: What to build.
-        specs: The videos that there are so far.
-        status: Of the run.
-        progress: Told of what is fetched.
-        open_range: Told of the stages' work, on the cuda engine.
 
     Raises:
         VramlineError: something is missing or does not fit, in words; nothing is left open.
     """
     from pipeline.analytics.engine import Analytics
     from pipeline.observe.machine import choose_device
+    from pipeline.observe.nvtx import nvtx_ranges
     from pipeline.plugins.host import PluginHost
     from pipeline.plugins.stage import StageChain
     from pipeline.sinks import build_sink
@@ -85,7 +73,7 @@ def build_stages(
     status.device, status.device_reason = choose_device(config.device)
     log.info("device %s: %s", status.device, status.device_reason)
     # Before what takes long: most mistakes are made here.
-    ranges = _ranges(config, open_range) if status.device == "cuda" else []
+    open_range = nvtx_ranges() if config.runtime.nvtx and status.device == "cuda" else None
     plugins, stages_config = PluginHost(status), config.pipeline
     several = len(specs) > 1 or config.may_grow
     own_post = stages_config.postprocess
@@ -109,23 +97,13 @@ def build_stages(
     stages = make_stages(Job(config, path, name, rois, videos, postprocess), outputs)
     chain = StageChain(own_stages) if own_stages else None
     stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
-    for wanted in ranges:
-        stages = with_ranges(stages, wanted)
+    if open_range is not None:
+        stages = with_ranges(stages, open_range)
     outputs.open()
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
     tracking = () if stages.tracker is None else (TRACK,)
     status.stages = {stage: StageTimes() for stage in (*STAGES[:-1], *tracking, STAGES[-1])}
     return stages
-
-
-def _ranges(config: Config, open_range: OpenRange | None) -> list[OpenRange]:
-    """Who wants to be told of the stages' work."""
-    wanted: list[OpenRange] = []
-    if config.runtime.nvtx:
-        from pipeline.observe.nvtx import nvtx_ranges
-
-        wanted.append(nvtx_ranges())
-    return wanted if open_range is None else [*wanted, open_range]
 
 
 def locate_model(model: ModelSource, progress: Progress | None) -> tuple[Path, str]:

@@ -25,7 +25,7 @@ from pipeline.runtime.engines import open_sources, slot_frames
 from pipeline.runtime.ingest import Ingest, Limits
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.lane import Lane, Stages
-from pipeline.runtime.ranges import OpenRange
+from pipeline.runtime.ranges import OpenRange, with_ranges
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DropCause
 
@@ -127,7 +127,9 @@ class Pipeline:
         self._prepared = True
         self._specs = resolve_sources(self.config, self.status, self._progress)
         if self._specs:
-            self._stages = build_stages(self.config, self._specs, self.status, self._progress, self._open_range)
+            self._stages = build_stages(self.config, self._specs, self.status, self._progress)
+            if self._open_range is not None and self.status.device == "cuda":
+                self._stages = with_ranges(self._stages, self._open_range)
 
     def run(self) -> RunStatus:
         """Processes everything and returns the closing status; results go to the sinks.

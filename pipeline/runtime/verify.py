@@ -5,6 +5,7 @@ A run is warmed up first: loading the model, the first launches and opening the 
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 import time
@@ -25,6 +26,8 @@ from pipeline.runtime.build import Progress
 from pipeline.runtime.pipeline import Pipeline
 from pipeline.runtime.ranges import DECODE, DOWNLOAD, INFER, OPEN, RANGES, SINKS
 from pipeline.runtime.rehearsal import rehearsal
+
+log = logging.getLogger(__name__)
 
 # From when the tracer records to when the measurement begins: what was asked for before is done by then.
 _SETTLE_BATCHES = 8
@@ -136,10 +139,12 @@ class Verifier:
                 pipeline.prepare()
                 runner = threading.Thread(target=self._run, args=(pipeline,), name="verify", daemon=True)
                 runner.start()
+                log.info("warming up for %s batches", plan.warm_up)
                 is_warm = self._reach(plan.warm_up, windows, runner)
                 if is_warm:
                     tracer.start()
                     is_warm = self._reach(windows.batches + _SETTLE_BATCHES, windows, runner)
+                    log.info("measuring %s batches", plan.batches)
                     tracer.begin()
                     before = _packets(pipeline.status)
                     self._reach(windows.batches + _UNDER_WAY + plan.batches, windows, runner)

@@ -36,7 +36,7 @@ def verifier(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         status = RunStatus()
         outcome: Any = "found"
 
-        def __init__(self, config: Any, plan: Plan, open_tracer: Any) -> None:
+        def __init__(self, config: Any, plan: Plan, open_tracer: Any, *, progress: Any) -> None:
             self.config, self.plan = config, plan
             made.append(self)
 
@@ -77,7 +77,7 @@ def test_a_limit_that_is_exceeded_ends_with_4(
     write_config: WriteConfig, verifier: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code("verify", write_config(), "--max-down-bytes-per-frame", "2415") == 4
-    assert "FAIL  2,416 B a frame go down to the host, 2,415 B are allowed: postprocess" in capsys.readouterr().out
+    assert "FAIL  2,416 B a frame go down to the host; the limit is 2,415 B: postprocess" in capsys.readouterr().out
     assert exit_code("verify", write_config(), "--max-waits-per-batch", "0.5") == 4
 
 

@@ -278,6 +278,29 @@ def test_stages_without_ranges_are_the_same_objects(stages: dict[str, Any], tmp_
     assert type(made.model) is FakeModel
 
 
+@pytest.mark.parametrize(("device", "has_ranges"), [("cuda", True), ("cpu", False)])
+def test_nvtx_ranges_are_the_cuda_engines(
+    stages: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, has_ranges: bool
+) -> None:
+    told: list[str] = []
+
+    class Range:
+        def __init__(self, stage: str, _frames: int) -> None:
+            self.stage = stage
+
+        def __enter__(self) -> None:
+            told.append(self.stage)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr("pipeline.observe.nvtx.nvtx_ranges", lambda: Range)
+    monkeypatch.setattr(build, "cpu_stages", build.cuda_stages)
+    settings = config(tmp_path, device=device, runtime={"nvtx": True})
+    made = build.build_stages(settings, [], RunStatus(), None)
+    made.model(FakePreprocessor()([frame("a", 0)], 4).tensor)
+    assert told == (["infer"] if has_ranges else [])
+
+
 def test_ranges_name_each_stages_work_and_frames() -> None:
     clock = itertools.count()
     windows = StageWindows(lambda: next(clock), "sinks")

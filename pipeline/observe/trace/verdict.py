@@ -120,7 +120,7 @@ def _why(stage: StageAccount, way: str, setting: Setting) -> str:
 def _down(stages: Sequence[StageAccount], limits: Limits) -> Verdict:
     parts = {stage.stage: stage.per_frame(stage.down_bytes) for stage in stages if stage.down_bytes}
     total = sum(parts.values())
-    message = f"{exact(total)} a frame go down to the host, {exact(limits.down_bytes_per_frame)} are allowed"
+    message = f"{exact(total)} a frame go down to the host; the limit is {exact(limits.down_bytes_per_frame)}"
     passed = total <= limits.down_bytes_per_frame + _ROUNDING
     if not passed:
         message += f": {_shares({name: exact(part) for name, part in _descending(parts)})}"
@@ -138,7 +138,7 @@ def _waits(stages: Sequence[StageAccount], limits: Limits, setting: Setting) -> 
         if waits:
             parts[stage.stage] = stage.per_batch(waits)
     total = sum(parts.values())
-    message = f"the host waits {total:.2f} times a batch for the device, {limits.waits_per_batch:g} are allowed"
+    message = f"the host waits {total:.2f} times a batch for the device; the limit is {limits.waits_per_batch:g}"
     if excused:
         message += " (not counting the decoder's own, once a frame, in threads of its own)"
     passed = total <= limits.waits_per_batch + _ROUNDING
