@@ -97,6 +97,14 @@ class Verification:
         return all(verdict.passed for verdict in self.verdicts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What is known of a measurement besides the trace."""
+
+    setting: Setting
+    bytes_per_packet: float
+
+
 class Verifier:
     """One verification.
 
@@ -137,35 +145,42 @@ class Verifier:
             self._pipeline = Pipeline(config, progress=self._progress, open_range=windows)
             with self._pipeline as pipeline:
                 pipeline.prepare()
-                runner = threading.Thread(target=self._run, args=(pipeline,), name="verify", daemon=True)
-                runner.start()
-                log.info("warming up for %s batches", plan.warm_up)
-                is_warm = self._reach(plan.warm_up, windows, runner)
-                if is_warm:
-                    tracer.start()
-                    is_warm = self._reach(windows.batches + _SETTLE_BATCHES, windows, runner)
-                    log.info("measuring %s batches", plan.batches)
-                    tracer.begin()
-                    before = _packets(pipeline.status)
-                    self._reach(windows.batches + _UNDER_WAY + plan.batches, windows, runner)
-                    tracer.end()
-                    after = _packets(pipeline.status)
-                    setting = _setting(pipeline.status, allow_drawing=plan.allow_drawing)
-                pipeline.stop()
-                runner.join(config.runtime.drain_s + _END_S)
-            if self._is_interrupted:
-                return None
-            if self._failure is not None:
-                raise self._failure
-            if not is_warm:
-                raise _too_short(pipeline.status, windows.batches, plan)
-            trace = tracer.stop()
+                measured = self._measure(pipeline, tracer, windows)
+        if self._is_interrupted:
+            return None
+        if self._failure is not None:
+            raise self._failure
+        if measured is None:
+            raise _too_short(pipeline.status, windows.batches, plan)
+        trace = tracer.stop()
         found = account(trace, windows.all(), RANGES, frame_stages=(OPEN, DECODE), batch_stage=SINKS, model=INFER)
         _check(trace, found, pipeline.status, windows.batches, plan)
-        if DECODE in found.stages and after[0] > before[0]:
+        if DECODE in found.stages:
             decode = found.stages[DECODE]
-            decode.packet_bytes = decode.frames * (after[1] - before[1]) / (after[0] - before[0])
-        return Verification(found, verdicts(found, plan.limits, setting), pipeline.status, plan)
+            decode.packet_bytes = decode.frames * measured.bytes_per_packet
+        return Verification(found, verdicts(found, plan.limits, measured.setting), pipeline.status, plan)
+
+    def _measure(self, pipeline: Pipeline, tracer: Tracer, windows: StageWindows) -> _Measured | None:
+        """Runs the pipeline for as long as it takes; None if it ended before the measurement began."""
+        plan, status = self._plan, pipeline.status
+        runner = threading.Thread(target=self._run, args=(pipeline,), name="verify", daemon=True)
+        runner.start()
+        measured = None
+        log.info("warming up for %s batches", plan.warm_up)
+        if self._reach(plan.warm_up, windows, runner):
+            tracer.start()
+            if self._reach(windows.batches + _SETTLE_BATCHES, windows, runner):
+                log.info("measuring %s batches", plan.batches)
+                tracer.begin()
+                packets, size = _packets(status)
+                self._reach(windows.batches + _UNDER_WAY + plan.batches, windows, runner)
+                tracer.end()
+                more, larger = _packets(status)
+                setting = _setting(status, allow_drawing=plan.allow_drawing)
+                measured = _Measured(setting, (larger - size) / max(more - packets, 1))
+        pipeline.stop()
+        runner.join(self._config.runtime.drain_s + _END_S)
+        return measured
 
     def _run(self, pipeline: Pipeline) -> None:
         try:
@@ -238,4 +253,6 @@ def _check(trace: Trace, found: Account, status: RunStatus, batches: int, plan: 
             remedy="see that no other profiler is attached, and that libcupti is that of the CUDA version in use",
         )
     if trace.dropped:
-        raise DeviceError(f"CUPTI lost {trace.dropped:,} records: the account would be wrong", remedy="--batches fewer")
+        raise DeviceError(
+            f"CUPTI lost {trace.dropped:,} records: the account would be wrong", remedy="measure fewer batches"
+        )
