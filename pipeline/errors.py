@@ -17,6 +17,7 @@ class ExitCode(enum.IntEnum):
     SOME_SOURCES_FAILED = 1
     BAD_CONFIG = 2
     NOTHING_COULD_RUN = 3
+    NOT_VERIFIED = 4
     INTERRUPTED = 130
 
 

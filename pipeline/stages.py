@@ -104,6 +104,7 @@ class DecodeStats:
         errors: Packets that could not be read or decoded.
         last_error: The last of these in words.
         packets: Packets read: for most codecs one is a frame.
+        packet_bytes: Their size, compressed.
         decoded: Frames that the codec gave.
         drops: Frames that the decoder left out, before or after decoding.
         last_packet_s: `time.monotonic()` when the last packet came.
@@ -116,6 +117,7 @@ class DecodeStats:
     errors: int = 0
     last_error: str | None = None
     packets: int = 0
+    packet_bytes: int = 0
     decoded: int = 0
     drops: Drops = field(default_factory=Drops)
     last_packet_s: float | None = field(default=None, compare=False)
@@ -127,6 +129,7 @@ class DecodeStats:
             drops.add(cause, self.drops[cause] + later.drops[cause])
         return DecodeStats(
             packets=self.packets + later.packets,
+            packet_bytes=self.packet_bytes + later.packet_bytes,
             decoded=self.decoded + later.decoded,
             frames=self.frames + later.frames,
             corrupt=self.corrupt + later.corrupt,

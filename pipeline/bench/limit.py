@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.bench.meter import Measurement
@@ -26,7 +26,7 @@ class Limit:
     """What limits.
 
     Attributes:
-        by: `decode`, `preprocess`, `model` or `postprocess`; `track` or `sinks` where the thread that does these is always
+        by: `decode`, `preprocess`, `model` or `postprocess`; `track` or `sinks` where they keep the thread that does them
             busy; `cpu` where cores are, which the parts share; `host` where the thread that feeds the device is; `none`
             where nothing is used up.
         slowest: The slowest of the parts that can be measured alone.
@@ -64,9 +64,9 @@ def _why(
     if share >= _NEAR:
         return slowest, f"{_NAMES[slowest]} limits"
     full, stages = whole.measured, whole.stages
-    # On the CPU they share it with postprocessing, which has been measured alone.
-    results = [name for name in _RESULTS if name in stages]
-    if results and _busy(stages, (*results, *(() if on_device else ("postprocess",)))) >= _FULL:
+    # On the CPU they share it with postprocessing.
+    results = [name for name in (*_RESULTS, *(() if on_device else ("postprocess",))) if name in stages]
+    if results and _busy(stages, results) >= _FULL:
         most = max(results, key=lambda name: stages[name].busy)
         return most, f"{_NAMES[most]} limits: it takes {stages[most].ms_per_frame:.2f} ms a frame"
     busy = max(full.cores_busy, full.machine_cores_busy or 0.0)
@@ -85,5 +85,5 @@ def _why(
     return "none", "nothing is used up: the parts wait for each other"
 
 
-def _busy(stages: Mapping[str, StageCost], names: tuple[str, ...]) -> float:
+def _busy(stages: Mapping[str, StageCost], names: Iterable[str]) -> float:
     return sum(stages[name].busy for name in names if name in stages)

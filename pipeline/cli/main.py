@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import bench, doctor, models, run, schema, streams, validate, zones
+from pipeline.cli import bench, doctor, models, run, schema, streams, validate, verify, zones
 from pipeline.cli.console import print_error
 from pipeline.errors import VramlineError
 
@@ -22,6 +22,7 @@ Exit codes:
   1    done, but some sources or outputs failed
   2    the configuration or the command line is wrong
   3    nothing could run
+  4    verify: a raw frame crossed, or a limit was exceeded
   130  interrupted (Ctrl-C, SIGTERM); outputs hold what was done until then
 """
 
@@ -37,13 +38,14 @@ app = typer.Typer(
 app.command("run", epilog=EXIT_CODES)(run.run)
 app.command("validate")(validate.validate)
 app.command("bench", epilog=EXIT_CODES)(bench.bench)
+app.command("verify", epilog=EXIT_CODES)(verify.verify)
 app.command("schema")(schema.schema)
 app.command("zones")(zones.zones)
 app.add_typer(models.app, name="models")
 app.add_typer(streams.app, name="streams")
 app.command("doctor")(doctor.doctor)
 
-COMMANDS = ("run", "validate", "bench", "schema", "zones", "models", "streams", "doctor")
+COMMANDS = ("run", "validate", "bench", "verify", "schema", "zones", "models", "streams", "doctor")
 
 
 def _print_version(wanted: bool) -> None:

@@ -751,6 +751,11 @@ class Runtime(Section):
         title="Drain time",
         description="How long a run that is being stopped may take to finish the frames that it is working on; after that they are given up and the outputs kept as far as they got.",
     )
+    nvtx: Bool = Field(
+        False,
+        title="NVTX ranges",
+        description="Whether the stages of the cuda engine show by name on a profiler's time line (docs/verify.md).",
+    )
 
 
 class Http(Section):

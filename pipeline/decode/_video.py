@@ -201,6 +201,7 @@ class VideoDecoder(ABC):
                     self._progress.broken = reason_for(self._spec, TimeoutError(), is_open=True)
                     return
                 stats.packets += 1
+                stats.packet_bytes += packet.size
                 stats.last_packet_s = received_s
                 if self._is_live and self._is_fruitless(received_s):
                     text = f"no picture for {received_s - self._picture_s:.0f} s, though packets come"

@@ -273,6 +273,7 @@ class RunStatus:
         removed_frames: Frames of these that were decoded.
         stages: By name (`decode`, `preprocess`, `infer`, `postprocess`, `sinks`), in pipeline order.
         plugins: By field, such as `sinks[0]`.
+        drawing: The sinks that draw on the frames, such as `sinks[1] (video)`; for them pixels come to the host.
         labels: How many detections (or best classes) of each label.
         outputs: Files that were written, complete.
         partial_outputs: Files that were kept incomplete after an error or an interruption.
@@ -293,6 +294,7 @@ class RunStatus:
     removed_frames: int = 0
     stages: dict[str, StageTimes] = field(default_factory=dict)
     plugins: dict[str, PluginStatus] = field(default_factory=dict)
+    drawing: tuple[str, ...] = ()
     labels: Counter[str] = field(default_factory=Counter)
     outputs: list[Path] = field(default_factory=list)
     partial_outputs: list[Path] = field(default_factory=list)

@@ -14,6 +14,7 @@ from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
 from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.ranges import with_ranges
 from pipeline.sources.resolve import VideoSpec, resolve
 from pipeline.stages import Model
 
@@ -71,6 +72,7 @@ def build_stages(
     """
     from pipeline.analytics.engine import Analytics
     from pipeline.observe.machine import choose_device
+    from pipeline.observe.nvtx import nvtx_ranges
     from pipeline.plugins.host import PluginHost
     from pipeline.plugins.stage import StageChain
     from pipeline.sinks import build_sink
@@ -79,6 +81,7 @@ def build_stages(
     status.device, status.device_reason = choose_device(config.device)
     log.info("device %s: %s", status.device, status.device_reason)
     # Before what takes long: most mistakes are made here.
+    open_range = nvtx_ranges() if config.runtime.nvtx and status.device == "cuda" else None
     plugins, stages_config = PluginHost(status), config.pipeline
     several = len(specs) > 1 or config.may_grow
     own_post = stages_config.postprocess
@@ -88,6 +91,7 @@ def build_stages(
         build_sink(sink, several_sources=several, field=f"sinks[{i}]", plugins=plugins)
         for i, sink in enumerate(config.sinks)
     ]
+    status.drawing = tuple(f"sinks[{i}] ({config.sinks[i].type})" for i, sink in enumerate(sinks) if sink.needs_pixels)
     path, name = locate_model(stages_config.model, progress)
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
     analytics = Analytics(
@@ -101,6 +105,8 @@ def build_stages(
     stages = make_stages(Job(config, path, name, rois, videos, postprocess, model), outputs)
     chain = StageChain(own_stages) if own_stages else None
     stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
+    if open_range is not None:
+        stages = with_ranges(stages, open_range)
     outputs.open()
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
     tracking = () if stages.tracker is None else (TRACK,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -164,6 +165,27 @@ def test_a_named_library(
     fresh(tf)
     assert loaded == [str(stream_library)]
     assert not cache.exists()
+
+
+def test_the_library_has_the_tracers_buffers(
+    tf: Any, stream: SharedStream, stream_library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(build.LIBRARY_VARIABLE, str(stream_library))
+    buffers = library.activity_buffers(tf)
+    data, size = ctypes.POINTER(ctypes.c_uint8)(), ctypes.c_size_t()
+    assert buffers.vramline_activity_take(ctypes.byref(data), ctypes.byref(size)) == 0
+
+
+def test_a_library_from_before_there_was_a_tracer(
+    tf: Any, stream: SharedStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old.cc").write_text('extern "C" int something() { return 1; }\n')
+    command = ["g++", "-shared", "-fPIC", str(tmp_path / "old.cc"), "-o", str(tmp_path / "old.so")]
+    subprocess.run(command, check=True, timeout=60)
+    monkeypatch.setenv(build.LIBRARY_VARIABLE, str(tmp_path / "old.so"))
+    with pytest.raises(DeviceError, match=r"old\.so: built by an older vramline") as caught:
+        library.activity_buffers(tf)
+    assert "build it again" in (caught.value.remedy or "")
 
 
 @pytest.mark.parametrize(

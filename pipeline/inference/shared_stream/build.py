@@ -1,4 +1,4 @@
-"""Builds TensorFlow's op library of `stream_ops.cc`; also a command, for machines without a compiler or headers.
+"""Builds TensorFlow's op library of the `.cc` files here; also a command, for machines without a compiler or headers.
 
     python -m pipeline.inference.shared_stream.build OUT.so
 
@@ -25,7 +25,7 @@ from pipeline.inference._tensorflow import import_tensorflow
 
 LIBRARY_VARIABLE = "VRAMLINE_STREAM_OP"
 
-_SOURCE = Path(__file__).with_name("stream_ops.cc")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("stream_ops.cc", "activity_buffers.cc"))
 _FLAGS = ("-O1", "-DNDEBUG", "-fPIC", "-shared", "-w")
 _COMPILERS = ("g++", "c++", "clang++")
 _TIMEOUT_S = 600
@@ -68,7 +68,8 @@ def build(tf: Any, output: Path, compiler: str | None = None) -> None:
         DeviceError: there is no compiler, it fails, or the file cannot be written.
     """
     version = f'-DVRAMLINE_TENSORFLOW_VERSION="{tf.__version__}"'
-    command = [compiler or _compiler(), *_FLAGS, version, *tf.sysconfig.get_compile_flags(), str(_SOURCE)]
+    sources = map(str, _SOURCES)
+    command = [compiler or _compiler(), *_FLAGS, version, *tf.sysconfig.get_compile_flags(), *sources]
     temporary = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".so", dir=output.parent)
@@ -115,7 +116,8 @@ def _key(tf: Any, compiler: str) -> str:
     """Of everything that the library's content follows from."""
     flags = [flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("-I")]
     parts = (tf.__version__, tf.version.GIT_VERSION, compiler, *_FLAGS, *flags)
-    return hashlib.sha256("\0".join(parts).encode() + _SOURCE.read_bytes()).hexdigest()[:16]
+    sources = b"\0".join(source.read_bytes() for source in _SOURCES)
+    return hashlib.sha256("\0".join(parts).encode() + sources).hexdigest()[:16]
 
 
 def main(arguments: list[str] | None = None) -> int:

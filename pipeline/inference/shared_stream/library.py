@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import re
@@ -41,6 +42,21 @@ def stream_ops(tf: Any) -> Any:
         with contextlib.suppress(OSError):
             path.unlink()
         return _load(tf, cached_library(tf))
+
+
+def activity_buffers(tf: Any) -> ctypes.CDLL:
+    """The same library's functions of `activity_buffers.cc`.
+
+    Raises:
+        DeviceError: as `stream_ops`; or the user's own library is an older one, without them.
+    """
+    stream_ops(tf)
+    own = os.environ.get(LIBRARY_VARIABLE)
+    path = Path(own).absolute() if own else cached_library(tf)
+    library = ctypes.CDLL(str(path))
+    if not hasattr(library, "vramline_activity_take"):
+        raise DeviceError(f"{path}: built by an older vramline, without what tracing needs", remedy=_BUILD_AGAIN)
+    return library
 
 
 def _load(tf: Any, path: Path) -> Any:

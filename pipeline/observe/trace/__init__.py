@@ -1,0 +1,1 @@
+"""What the stages had the device and its driver do: recorded by CUPTI, accounted for by stage."""
