@@ -19,10 +19,13 @@ from pipeline.decode._surface_ring import SurfaceRing
 from pipeline.decode._upload import PictureUpload
 from pipeline.decode._video import VideoDecoder
 from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
-from pipeline.errors import SourceErrorCode
+from pipeline.decode.memory import SurfaceMemory, decoder_size, picture_size
+from pipeline.device_errors import explained, words
+from pipeline.errors import DeviceMemoryError, SourceError, SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats, DeviceStream
+from pipeline.vram import Reservation
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -65,6 +68,7 @@ class NvdecDecoder(VideoDecoder):
         stream: DeviceStream,
         ring: int,
         capabilities: Capabilities,
+        memory: SurfaceMemory | None = None,
     ) -> None:
         """Opens the video.
 
@@ -75,15 +79,19 @@ class NvdecDecoder(VideoDecoder):
             stream: Where all work on the device is enqueued.
             ring: How many surfaces may be on loan at a time.
             capabilities: What the GPU decodes.
+            memory: What it may take of the device's memory; default: any.
 
         Raises:
-            SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`.
+            SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
+                little memory for it.
             DeviceError: PyNvVideoCodec or the driver is missing.
+            DeviceLostError: also while it is iterated: the device has failed.
         """
         self._device_stream = stream
         self._capabilities = capabilities
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
+        self._memory = memory or SurfaceMemory()
         self._nvc = load_nvcodec()
         self._errors = decode_errors(self._nvc)
         self._session: NvdecSession | None = None
@@ -94,6 +102,8 @@ class NvdecDecoder(VideoDecoder):
         self._failure = ""
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
+        if stats is not None:
+            stats.surfaces = self._ring.stats
         super().__init__(spec, decode, stats)
 
     def close(self) -> None:
@@ -242,9 +252,12 @@ class NvdecDecoder(VideoDecoder):
         video = look.video
         assert video.pix_fmt is not None
         layout = surface_layout(video.width, video.height, video.pix_fmt)
+        surface = picture_size(video.width, video.height, video.pix_fmt)
+        memory = self._reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
         try:
-            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring)
+            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring, memory)
         except self._errors as e:
+            self._check_device(e)
             return f"NVDEC cannot be set up: {_first_line(e)}"
         self._look = look
         self._is_unproven = True
@@ -258,6 +271,7 @@ class NvdecDecoder(VideoDecoder):
             count = self._session.decode(address, size)
         except self._errors as e:
             self._session = None
+            self._check_device(e)
             self._order.clear()
             self._failure = f"NVDEC fails: {_first_line(e)}"
             if not self._is_unproven:  # otherwise the CPU tries again
@@ -313,6 +327,25 @@ class NvdecDecoder(VideoDecoder):
         )
         return self._frame(pts, arrival, picture)
 
+    def _reserve(self, surface: int, own: int = 0) -> Reservation:
+        """Memory for as many surfaces of so many bytes as fit, and for the decoder itself."""
+        found = self._memory.reserve(self._ring, surface, own, lambda: self._closing)
+        if found is None:
+            raise self._out_of_memory(self._memory.lacks(surface, own))
+        return found
+
+    def _out_of_memory(self, text: str) -> SourceError:
+        remedy = "raise runtime.vram_budget_mb, or lower runtime.open_sources or runtime.queue_batches"
+        return failure(self._spec, Reason(SourceErrorCode.OUT_OF_MEMORY, text, remedy))
+
+    def _check_device(self, error: Exception) -> None:
+        """Raises what is the device's fault and not the video's: too little memory concerns this source alone."""
+        fault = explained(error, "decoding")
+        if isinstance(fault, DeviceMemoryError):
+            raise self._out_of_memory(f"the GPU is out of memory: {words(error)}") from error
+        if fault is not None:
+            raise fault from error
+
     def _failed(self, words: str) -> None:
         self.stats.errors += 1
         self.stats.last_error = words
@@ -329,9 +362,13 @@ class NvdecDecoder(VideoDecoder):
             )
             raise failure(self._spec, reason)
         log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
-        upload = PictureUpload(self._device_stream, self._ring)
+        upload = PictureUpload(self._device_stream, self._ring, self._reserve)
         for frame in self._in_software(self._next_packets()):
-            picture = upload(frame.picture)
+            try:
+                picture = upload(frame.picture)
+            except (RuntimeError, MemoryError) as e:  # CuPy's
+                self._check_device(e)
+                raise
             if picture is None:
                 return
             self.stats.uploaded += 1
@@ -339,7 +376,13 @@ class NvdecDecoder(VideoDecoder):
 
 
 def open_nvdec(
-    spec: VideoSpec, decode: Decode, stats: DecodeStats | None = None, *, stream: DeviceStream, ring: int
+    spec: VideoSpec,
+    decode: Decode,
+    stats: DecodeStats | None = None,
+    *,
+    stream: DeviceStream,
+    ring: int,
+    memory: SurfaceMemory | None = None,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -349,12 +392,15 @@ def open_nvdec(
         stats: Where to count; counters of its own by default.
         stream: Where all work on the device is enqueued.
         ring: How many surfaces of it may be on loan at a time.
+        memory: What it may take of the device's memory; default: any.
 
     Raises:
-        SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`.
+        SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too
+            little memory for it.
         DeviceError: PyNvVideoCodec or the driver is missing, with the remedy.
     """
-    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=gpu_capabilities(stream.ordinal))
+    capabilities = gpu_capabilities(stream.ordinal)
+    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=capabilities, memory=memory)
 
 
 def _first_line(error: Exception) -> str:
