@@ -10,7 +10,7 @@ import enum
 import re
 from collections.abc import Iterator
 
-from pipeline.errors import DeviceError, DeviceLostError, DeviceMemoryError, VramlineError
+from pipeline.errors import DeviceError, DeviceLostError, DeviceMemoryError, ModelError, VramlineError
 from pipeline.redact import redact
 
 # Their bases; `RuntimeError` is what PyNvVideoCodec and CV-CUDA raise for want of one of their own.
@@ -44,6 +44,8 @@ _MEMORY_NUMBERS, _BUSY_NUMBERS = frozenset({2}), frozenset({46})
 _HARDWARE_NUMBERS = frozenset({4, 100, 214, 220, 226, 714, 999})
 _PROGRAM_NUMBERS = frozenset({700, 702, 709, 710, 715, 716, 717, 718, 719})
 
+# TensorFlow's allocators of the host's memory.
+_HOST = re.compile(r"by allocator (?:cpu|mklcpu|gpu_host)", re.IGNORECASE)
 _PLACE = re.compile(r"\{\{(?:function_)?node [^}]*\}\} ?|\[Op:[^\]]*\]")
 _MOST_CHARACTERS = 200
 
@@ -77,6 +79,8 @@ def fault_of(error: BaseException) -> Fault | None:
     if isinstance(error, VramlineError) or not (names & _KNOWN or isinstance(error, RuntimeError)):
         return None
     text = str(error)
+    if _HOST.search(text):
+        return None
     number = _NUMBER.search(text) if "PyNvVCException" in names or _CALL.search(text) else None
     code = int(number[1]) if number else None
     if names & _ALWAYS_MEMORY or _MEMORY_NAME.search(text) or code in _MEMORY_NUMBERS:
@@ -102,6 +106,9 @@ def explained(error: BaseException, doing: str = "") -> DeviceError | None:
     Returns:
         `DeviceMemoryError` or `DeviceLostError`; None if the device is not at fault.
     """
+    if isinstance(error, ModelError) and error.__cause__ is not None:
+        # What loads and runs models names the model in front.
+        return explained(error.__cause__, doing or error.message.partition(":")[0])
     fault = fault_of(error)
     if fault is None:
         return None

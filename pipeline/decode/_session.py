@@ -27,6 +27,7 @@ class NvdecSession:
         codec: str,
         layout: SurfaceLayout,
         ring: SurfaceRing,
+        *,
         memory: Reservation | None = None,
     ) -> None:
         """`codec` is FFmpeg's name, `memory` what was taken for it; raises what `decode_errors` names."""

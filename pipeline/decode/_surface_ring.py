@@ -46,8 +46,7 @@ class SurfaceRing:
             if self._closed:
                 return False
             stats.items += 1
-            if stats.items > stats.high_water:
-                stats.high_water = stats.items
+            stats.high_water = max(stats.high_water, stats.items)
             return True
 
     def give_back(self) -> None:

@@ -49,9 +49,9 @@ def picture_size(width: int, height: int, pix_fmt: str | None) -> int:
 
 def decoder_size(codec: str, width: int, height: int, pix_fmt: str | None) -> int:
     """Bytes that NVDEC takes for itself, beside the pictures that it has handed out: an estimate from above."""
-    rounded = (-(-side // _ALIGNMENT) * _ALIGNMENT for side in (width, height))
+    columns, rows = (-(-side // _ALIGNMENT) * _ALIGNMENT for side in (width, height))
     pictures = _REFERENCES.get(codec, _USUAL_REFERENCES) + _OUTPUTS + _UNLOCKED
-    return _FIXED_BYTES + pictures * picture_size(*rounded, pix_fmt)
+    return _FIXED_BYTES + pictures * picture_size(columns, rows, pix_fmt)
 
 
 @dataclass(frozen=True, slots=True)

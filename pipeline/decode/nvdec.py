@@ -255,7 +255,7 @@ class NvdecDecoder(VideoDecoder):
         surface = picture_size(video.width, video.height, video.pix_fmt)
         memory = self._reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
         try:
-            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring, memory)
+            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory)
         except self._errors as e:
             self._check_device(e)
             return f"NVDEC cannot be set up: {_first_line(e)}"

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from pipeline.frames import Frame
-from pipeline.queues import Closed
+from pipeline.queues import Closed, QueueStats
 from pipeline.runtime.flow import SourceItem
 from pipeline.stages import DropCause
 
@@ -47,6 +47,7 @@ class Slot:
         self.max_age_s = max_age_s
         self.items: deque[SourceItem] = deque()
         self.frames = 0
+        self.stats = QueueStats(capacity)
         self.turn = 0.0
         self.is_ready = False
         self.interval_s: float | None = None
@@ -126,8 +127,8 @@ class Intake:
         superseded = None
         with self.lock:
             is_frame = isinstance(item, Frame)
-            if is_frame and not slot.replaces:
-                slot.not_full.wait_for(lambda: self._closed or slot.owner is not owner or slot.frames < slot.capacity)
+            if is_frame and not slot.replaces and slot.frames >= slot.capacity:
+                self._wait_for_room(slot, owner)
             if self._closed or slot.owner is not owner:
                 raise Closed
             if is_frame:
@@ -135,12 +136,20 @@ class Intake:
                     superseded = _take_oldest_frame(slot)
                 else:
                     slot.frames += 1
+                    slot.stats.items = slot.frames
+                    slot.stats.high_water = max(slot.stats.high_water, slot.frames)
                 self._note_interval(slot)
             slot.items.append(item)
             if not slot.is_ready:
                 self._make_ready(slot)
                 self._not_empty.notify()
         return superseded
+
+    def _wait_for_room(self, slot: Slot, owner: object) -> None:
+        start = time.perf_counter()
+        slot.not_full.wait_for(lambda: self._closed or slot.owner is not owner or slot.frames < slot.capacity)
+        slot.stats.put_waits += 1
+        slot.stats.put_wait_s += time.perf_counter() - start
 
     def get(self, timeout_s: float | None = None) -> SourceItem:
         """The next item of the slot whose turn it is, waiting for one.
@@ -179,6 +188,7 @@ class Intake:
                     dropped += [item for item in slot.items if isinstance(item, Frame)]
                     slot.items.clear()
                     slot.frames, slot.is_ready = 0, False
+                    slot.stats.items = 0
                 self._ready.clear()
             self._not_empty.notify_all()
             for slot in self._slots:
@@ -229,6 +239,7 @@ class Intake:
         if isinstance(item, Frame):
             slot.turn += 1.0 / slot.weight
             slot.frames -= 1
+            slot.stats.items = slot.frames
             slot.not_full.notify()
         if slot.items:
             self._make_ready(slot)
