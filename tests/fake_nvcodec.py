@@ -73,7 +73,7 @@ class FakeDecoder:
         if self._module.fail_at and self._module.packets in self._module.fail_at:
             self.is_broken = True
         if self.is_broken:
-            raise PyNvVCException("HandleVideoSequence : the fake fails\nError code : 801\n at NvDecoder.cpp:1")
+            raise PyNvVCException(self._module.failure)
         data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else None
         try:
             frames = self._context.decode(_packet(data) if data else None)
@@ -134,12 +134,18 @@ def nvdec_bytes(frame: av.VideoFrame) -> Any:
     return np.concatenate([np.frombuffer(part.tobytes(), np.uint8) for part in parts])
 
 
+def failure_text(code: int) -> str:
+    """What PyNvVideoCodec says of a call that the driver answered with this CUresult."""
+    return f"HandleVideoSequence : the fake fails\nError code : {code}\n at NvDecoder.cpp:1"
+
+
 class FakeNvCodec(types.ModuleType):
     """`sys.modules["PyNvVideoCodec"]`.
 
     Attributes:
         unsupported: (codec, chroma, depth) that the "GPU" does not decode.
         fail_at: Numbers of the packets, over all decoders, at which their decoder breaks.
+        failure: What it says then.
         decoders: Those that are alive.
     """
 
@@ -147,6 +153,7 @@ class FakeNvCodec(types.ModuleType):
         super().__init__("PyNvVideoCodec")
         self.unsupported: set[tuple[str, str, int]] = set()
         self.fail_at: set[int] = set()
+        self.failure = failure_text(801)
         self.packets = self.created = self.questions = 0
         self.decoders: weakref.WeakSet[FakeDecoder] = weakref.WeakSet()
         self.PacketData = PacketData
@@ -199,9 +206,12 @@ class FakeCupy(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("cupy")
         self.allocated = 0
+        self.failure: Exception | None = None
 
         class Memory:
             def __init__(inner, size: int) -> None:
+                if self.failure is not None:
+                    raise self.failure
                 self.allocated += 1
                 inner.array = np.zeros(size, np.uint8)
                 inner.ptr = inner.array.ctypes.data
