@@ -32,7 +32,11 @@ TENSORFLOW: list[tuple[str, str, Fault | None]] = [
     ("InternalError", "CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered", Fault.PROGRAM),
     ("InternalError", "Failed to launch: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure", Fault.PROGRAM),
     ("InternalError", "CUDA_ERROR_ECC_UNCORRECTABLE: uncorrectable ECC error encountered", Fault.HARDWARE),
-    ("InternalError", "cudaSetDevice() on GPU:0 failed. Status: all CUDA-capable devices are busy or unavailable", Fault.BUSY),
+    (
+        "InternalError",
+        "cudaSetDevice() on GPU:0 failed. Status: all CUDA-capable devices are busy or unavailable",
+        Fault.BUSY,
+    ),
     ("InvalidArgumentError", "Incompatible shapes: [2] vs. [3]", None),
     ("InternalError", "Blas GEMM launch failed : a.shape=(1,2)", None),
 ]
@@ -51,7 +55,10 @@ OTHERS: list[tuple[Callable[[], Exception], Fault | None]] = [
     (lambda: CUDARuntimeError("cudaErrorECCUncorrectable: uncorrectable ECC error encountered"), Fault.HARDWARE),
     (lambda: CUDARuntimeError("cudaErrorDeviceUninitialized: invalid device context"), Fault.HARDWARE),
     (lambda: CUDARuntimeError("cudaErrorUnknown: unknown error"), Fault.HARDWARE),
-    (lambda: CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable"), Fault.BUSY),
+    (
+        lambda: CUDARuntimeError("cudaErrorDevicesUnavailable: CUDA-capable device(s) is/are busy or unavailable"),
+        Fault.BUSY,
+    ),
     (lambda: CUDARuntimeError("cudaErrorInvalidValue: invalid argument"), None),
     (lambda: PyNvVCException(failure_text(2)), Fault.MEMORY),
     (lambda: PyNvVCException(failure_text(700)), Fault.PROGRAM),
@@ -74,9 +81,13 @@ def test_errors_of_cupy_and_the_decoder(make: Callable[[], Exception], fault: Fa
 
 
 def test_out_of_memory_says_what_to_lower(errors: Any) -> None:
-    found = explained(errors.ResourceExhaustedError(None, None, TENSORFLOW[0][1] + "\n\t[[{{node x}}]]\nHint: long"), "model m")
+    found = explained(
+        errors.ResourceExhaustedError(None, None, TENSORFLOW[0][1] + "\n\t[[{{node x}}]]\nHint: long"), "model m"
+    )
     assert isinstance(found, DeviceMemoryError)
-    assert found.message.startswith("model m: the GPU is out of memory: OOM when allocating tensor with shape[32,640,640,3]")
+    assert found.message.startswith(
+        "model m: the GPU is out of memory: OOM when allocating tensor with shape[32,640,640,3]"
+    )
     assert "function_node" not in str(found)
     assert "\n" not in str(found)
     for part in ("runtime.batch_size", "runtime.open_sources", "runtime.queue_batches", "nvidia-smi"):

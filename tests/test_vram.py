@@ -11,7 +11,9 @@ from pipeline.vram import Allowance, Reservation
 
 
 @given(st.integers(0, 100), st.lists(st.integers(0, 60), max_size=30), st.data())
-def test_never_more_is_taken_than_there_is_and_all_comes_back(limit: int, sizes: list[int], data: st.DataObject) -> None:
+def test_never_more_is_taken_than_there_is_and_all_comes_back(
+    limit: int, sizes: list[int], data: st.DataObject
+) -> None:
     allowance, held, high = Allowance(limit), [], 0
     for size in sizes:
         fits = sum(held) + size <= limit

@@ -23,7 +23,7 @@ def plan(
     settings: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Show the sources, the engine, and what the cuda engine takes of a GPU's memory.
+    """Show sources, engine and GPU memory of a configuration.
 
     Works without a GPU too, and starts none. What could not be known before a run is estimated, and marked.
 

@@ -200,7 +200,9 @@ def test_a_source_that_does_not_fit_fails_alone_and_says_why(nvc: FakeNvCodec, c
 
 
 @pytest.mark.parametrize("packet", [1, 10])
-def test_a_driver_that_is_out_of_memory_ends_the_source_and_not_the_run(nvc: FakeNvCodec, clip: Path, packet: int) -> None:
+def test_a_driver_that_is_out_of_memory_ends_the_source_and_not_the_run(
+    nvc: FakeNvCodec, clip: Path, packet: int
+) -> None:
     nvc.fail_at, nvc.failure = {packet}, failure_text(2)
     allowance = Allowance()
     with pytest.raises(SourceError, match=r"a\.mp4: the GPU is out of memory: HandleVideoSequence") as caught:

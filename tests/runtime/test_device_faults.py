@@ -56,7 +56,9 @@ class Preprocessor(fakes.FakePreprocessor):
 def run_on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., runtime.Pipeline]:
     """A pipeline on stages of a device that is not there."""
 
-    def build(specs: Sequence[VideoSpec], sinks: Sequence[Any], *, open_decoder: Any, **options: Any) -> runtime.Pipeline:
+    def build(
+        specs: Sequence[VideoSpec], sinks: Sequence[Any], *, open_decoder: Any, **options: Any
+    ) -> runtime.Pipeline:
         model = options.pop("model", None) or fakes.FakeModel()
         wait = options.pop("wait", lambda: None)
 

@@ -143,7 +143,9 @@ def test_the_error_lists_the_parts_with_their_numbers() -> None:
         check(plan, needs(), 500)
     text = str(caught.value)
     total = -(-plan.total_bytes // MIB)
-    assert text.startswith(f"runtime.vram_budget_mb: the run needs at least {total:,} MB of GPU memory, but the budget is 500 MB:")
+    assert text.startswith(
+        f"runtime.vram_budget_mb: the run needs at least {total:,} MB of GPU memory, but the budget is 500 MB:"
+    )
     for part in plan.parts:
         assert f"{part.name} {-(-part.size_bytes // MIB):,} MB" in text
     assert caught.value.exit_code is ExitCode.BAD_CONFIG
@@ -189,7 +191,12 @@ def test_sizes_come_from_headers_and_the_model_from_its_files(tmp_path: Path) ->
     make_clip(tmp_path / "a.mp4", width=320, height=240)
     make_clip(tmp_path / "b.mkv", codec="libx265", pix_fmt="yuv420p10le", width=640, height=480)
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
-    places = [str(tmp_path / "a.mp4"), str(tmp_path / "b.mkv"), str(tmp_path / "broken.mp4"), "rtsp://ann:hunter2@cam/1"]
+    places = [
+        str(tmp_path / "a.mp4"),
+        str(tmp_path / "b.mkv"),
+        str(tmp_path / "broken.mp4"),
+        "rtsp://ann:hunter2@cam/1",
+    ]
     specs = [
         VideoSpec(f"s{i}", place, "shown", "://" in place, Source(**{"url" if "://" in place else "path": place}))
         for i, place in enumerate(places)
