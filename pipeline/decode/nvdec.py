@@ -118,7 +118,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _decoded(self) -> Iterator[Frame]:
         self._unread = self._packets()
-        why_not = self._capabilities.why_not(VideoFormat.of_context(self._stream.codec_context))
+        why_not = self._why_not(VideoFormat.of_context(self._stream.codec_context))
         if why_not is None:
             why_not = yield from self._on_gpu()
         if why_not is not None:
@@ -246,7 +246,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _begin(self, look: _Look) -> str | None:
         """A decoder for such frames; why there is none, if so."""
-        why_not = self._capabilities.why_not(look.video)
+        why_not = self._why_not(look.video)
         if why_not is not None:
             return why_not
         video = look.video
@@ -326,6 +326,12 @@ class NvdecDecoder(VideoDecoder):
             surface,
         )
         return self._frame(pts, arrival, picture)
+
+    def _why_not(self, video: VideoFormat) -> str | None:
+        try:
+            return self._capabilities.why_not(video)
+        except DeviceMemoryError as e:
+            raise self._out_of_memory(e.message) from e
 
     def _reserve(self, surface: int, own: int = 0) -> Reservation:
         """Memory for as many surfaces of so many bytes as fit, and for the decoder itself."""

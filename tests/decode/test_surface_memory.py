@@ -11,7 +11,7 @@ from typing import Any
 
 import fake_cupy
 import pytest
-from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, failure_text
+from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, PyNvVCException, failure_text
 from hypothesis import given
 from hypothesis import strategies as st
 from media_maker import make_clip
@@ -253,3 +253,20 @@ def test_faults_while_uploading(nvc: FakeNvCodec, clip: Path, failure: Exception
     sys.modules["cupy"].failure = failure  # type: ignore[attr-defined]
     with pytest.raises(raised):
         opened(clip)
+
+
+def test_a_full_card_is_no_answer_to_what_it_decodes(nvc: FakeNvCodec, clip: Path, monkeypatch: Any) -> None:
+    """Otherwise the process would decode on the CPU for ever after."""
+    answer = FakeNvCodec.GetDecoderCaps
+
+    def full(self: FakeNvCodec, **_: Any) -> Any:
+        raise PyNvVCException("cuCtxCreate failed\nError code : 2\n at NvDecoder.cpp:1")
+
+    monkeypatch.setattr(FakeNvCodec, "GetDecoderCaps", full)
+    with pytest.raises(SourceError, match="asking what the GPU decodes: the GPU is out of memory") as caught:
+        opened(clip)
+    assert caught.value.code is SourceErrorCode.OUT_OF_MEMORY
+    monkeypatch.setattr(FakeNvCodec, "GetDecoderCaps", answer)
+    stats = DecodeStats()
+    assert sum(1 for _ in opened(clip, stats=stats)) == 40
+    assert stats.uploaded == 0
