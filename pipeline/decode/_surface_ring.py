@@ -27,6 +27,11 @@ class SurfaceRing:
         self._freed = threading.Condition()
         self._closed = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is lent any more."""
+        return self._closed
+
     def bound(self, surfaces: int, surface_bytes: int) -> None:
         """From now on surfaces are of this size, and no more than so many are on loan; never more than `size`."""
         with self._freed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.decode._picture import layout_of
@@ -66,23 +65,20 @@ class SurfaceMemory:
     allowance: Allowance = field(default_factory=Allowance)
     source_bytes: int | None = None
 
-    def reserve(
-        self, ring: SurfaceRing, surface: int, own: int = 0, gives_up: Callable[[], bool] = lambda: False
-    ) -> Reservation | None:
+    def reserve(self, ring: SurfaceRing, surface: int, own: int = 0) -> Reservation | None:
         """Takes the memory of a decoder, and bounds its ring accordingly; None if there is too little.
 
         Args:
             ring: Of the source.
             surface: Bytes of a picture.
             own: Bytes that the decoder takes beside those on loan.
-            gives_up: Whether the source is being closed.
         """
         most = ring.size
         if self.source_bytes is not None:
             most = min(most, max(LEAST_SURFACES, (self.source_bytes - own) // max(surface, 1)))
         for surfaces, timeout_s in ((most, _REPLACED_S), (min(most, LEAST_SURFACES), 0.0)):
             size = own + surfaces * surface
-            if self.allowance.take(size, timeout_s, gives_up):
+            if self.allowance.take(size, timeout_s, lambda: ring.is_closed):
                 ring.bound(surfaces, surface)
                 return Reservation(self.allowance, size)
         return None

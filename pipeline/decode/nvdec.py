@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pipeline.config.models import Decode
+from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._open import failure
 from pipeline.decode._packets import ForNvdec, picture_in
@@ -20,12 +21,10 @@ from pipeline.decode._upload import PictureUpload
 from pipeline.decode._video import VideoDecoder
 from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
 from pipeline.decode.memory import SurfaceMemory, decoder_size, picture_size
-from pipeline.device_errors import explained, words
-from pipeline.errors import DeviceMemoryError, SourceError, SourceErrorCode
+from pipeline.errors import SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats, DeviceStream
-from pipeline.vram import Reservation
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -88,10 +87,9 @@ class NvdecDecoder(VideoDecoder):
             DeviceLostError: also while it is iterated: the device has failed.
         """
         self._device_stream = stream
-        self._capabilities = capabilities
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
-        self._memory = memory or SurfaceMemory()
+        self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
         self._nvc = load_nvcodec()
         self._errors = decode_errors(self._nvc)
         self._session: NvdecSession | None = None
@@ -118,7 +116,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _decoded(self) -> Iterator[Frame]:
         self._unread = self._packets()
-        why_not = self._why_not(VideoFormat.of_context(self._stream.codec_context))
+        why_not = self._guard.why_not(VideoFormat.of_context(self._stream.codec_context))
         if why_not is None:
             why_not = yield from self._on_gpu()
         if why_not is not None:
@@ -246,18 +244,18 @@ class NvdecDecoder(VideoDecoder):
 
     def _begin(self, look: _Look) -> str | None:
         """A decoder for such frames; why there is none, if so."""
-        why_not = self._why_not(look.video)
+        why_not = self._guard.why_not(look.video)
         if why_not is not None:
             return why_not
         video = look.video
         assert video.pix_fmt is not None
         layout = surface_layout(video.width, video.height, video.pix_fmt)
         surface = picture_size(video.width, video.height, video.pix_fmt)
-        memory = self._reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
+        memory = self._guard.reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
         try:
             self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory)
         except self._errors as e:
-            self._check_device(e)
+            self._guard.check(e)
             return f"NVDEC cannot be set up: {_first_line(e)}"
         self._look = look
         self._is_unproven = True
@@ -271,7 +269,7 @@ class NvdecDecoder(VideoDecoder):
             count = self._session.decode(address, size)
         except self._errors as e:
             self._session = None
-            self._check_device(e)
+            self._guard.check(e)
             self._order.clear()
             self._failure = f"NVDEC fails: {_first_line(e)}"
             if not self._is_unproven:  # otherwise the CPU tries again
@@ -327,31 +325,6 @@ class NvdecDecoder(VideoDecoder):
         )
         return self._frame(pts, arrival, picture)
 
-    def _why_not(self, video: VideoFormat) -> str | None:
-        try:
-            return self._capabilities.why_not(video)
-        except DeviceMemoryError as e:
-            raise self._out_of_memory(e.message) from e
-
-    def _reserve(self, surface: int, own: int = 0) -> Reservation:
-        """Memory for as many surfaces of so many bytes as fit, and for the decoder itself."""
-        found = self._memory.reserve(self._ring, surface, own, lambda: self._closing)
-        if found is None:
-            raise self._out_of_memory(self._memory.lacks(surface, own))
-        return found
-
-    def _out_of_memory(self, text: str) -> SourceError:
-        remedy = "raise runtime.vram_budget_mb, or lower runtime.open_sources or runtime.queue_batches"
-        return failure(self._spec, Reason(SourceErrorCode.OUT_OF_MEMORY, text, remedy))
-
-    def _check_device(self, error: Exception) -> None:
-        """Raises what is the device's fault and not the video's: too little memory concerns this source alone."""
-        fault = explained(error, "decoding")
-        if isinstance(fault, DeviceMemoryError):
-            raise self._out_of_memory(f"the GPU is out of memory: {words(error)}") from error
-        if fault is not None:
-            raise fault from error
-
     def _failed(self, words: str) -> None:
         self.stats.errors += 1
         self.stats.last_error = words
@@ -368,12 +341,12 @@ class NvdecDecoder(VideoDecoder):
             )
             raise failure(self._spec, reason)
         log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
-        upload = PictureUpload(self._device_stream, self._ring, self._reserve)
+        upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
         for frame in self._in_software(self._next_packets()):
             try:
                 picture = upload(frame.picture)
             except (RuntimeError, MemoryError) as e:  # CuPy's
-                self._check_device(e)
+                self._guard.check(e)
                 raise
             if picture is None:
                 return

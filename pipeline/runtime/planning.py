@@ -68,12 +68,14 @@ def planner_without_gpu(config: Config, specs: Sequence[VideoSpec]) -> Planner:
         VramlineError: there is no such model.
     """
     from pipeline.inference._tensorflow import configure, import_tensorflow
+    from pipeline.inference.files import find_format
     from pipeline.observe.gpu_memory import device_memory
     from pipeline.runtime.build import locate_model
     from pipeline.runtime.engines import open_sources
 
     configure(import_tensorflow(), threads=0, device="cpu")
     path, _ = locate_model(config.pipeline.model, None)
+    find_format(path)
     videos = open_sources(config, "cuda", len(specs))
     needs = needs_of(config, specs, videos, path, may_open_model=True)
     memory = device_memory()

@@ -103,3 +103,10 @@ def test_cuda_that_cannot_be_had_still_has_a_plan(folder: Path, capsys: pytest.C
     assert found["engine"] is None
     assert "no NVIDIA driver" in found["reason"]
     assert found["memory"]["total_bytes"] > 0
+
+
+def test_a_model_that_is_not_there_is_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = plan(capsys, folder / "run.yaml", "--set", f"pipeline.model.path={folder / 'brigth'}")
+    assert (code, out) == (3, "")
+    assert "brigth: no such model" in err
+    assert "did you mean" in err
