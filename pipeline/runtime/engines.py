@@ -42,8 +42,8 @@ class Job:
         model_name: What results are stamped with.
         rois: Region of interest by source id.
         open_sources: How many videos are decoded at the same time.
-        specs: The videos and live streams.
         postprocess: The user's own postprocessor; None: a family's.
+        specs: The videos and live streams.
     """
 
     config: Config

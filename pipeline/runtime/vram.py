@@ -91,7 +91,7 @@ class Needs:
         ring_sources: Among how many sources the frames that wait for the model are divided.
         queue_batches: Batches that may wait.
         model: What they wait for.
-        tensorflow_bytes: TensorFlow's share where it is fixed already, by an earlier run of the process.
+        tensorflow_bytes: TensorFlow's share where it is fixed already, as TensorFlow has been started.
         notes: What was assumed.
     """
 
@@ -156,45 +156,54 @@ def make_plan(needs: Needs, budget: int | None, free_bytes: int | None = None) -
         budget: From `budget_bytes`.
         free_bytes: Of the device, for people.
     """
+    videos, fixed = needs.open_sources, needs.tensorflow_bytes
+    parts = _parts(needs)
+    others = sum(part.size_bytes for part in parts)
+    tensorflow = _tensorflow(needs.model)
+    if fixed is not None and (fixed < tensorflow.size_bytes or (budget is not None and others + fixed > budget)):
+        tensorflow = Part(TENSORFLOW, fixed, "its share, set when it was started in this process")
+    plan = MemoryPlan((*parts, tensorflow), budget, free_bytes, None, needs.notes)
+    if budget is None or not plan.fits:
+        return plan
+    share = fixed or tensorflow.size_bytes + (budget - plan.total_bytes) // 2
+    planned = sum(part.size_bytes for part in parts if part.name in (DECODERS, FRAMES))
+    for_decoders = budget - share - (others - planned)
+    most = max((v.decoder_bytes + needs.ring * v.surface_bytes for v in videos), default=0)
+    shares = Shares(
+        tensorflow_bytes=share,
+        decoders_bytes=for_decoders,
+        source_bytes=max(most, for_decoders // max(len(videos), 1)),
+        cupy_bytes=budget - share,
+    )
+    return replace(plan, shares=shares)
+
+
+def _parts(needs: Needs) -> tuple[Part, ...]:
+    """All but TensorFlow's."""
     videos, model = needs.open_sources, needs.model
-    decoders = sum(v.decoder_bytes for v in videos)
-    frames = sum(needs.ring * v.surface_bytes for v in videos)
-    least = _TENSORFLOW_BYTES + _WEIGHT_COPIES * model.weights_bytes + _INPUT_COPIES * _float_input(model)
-    tensorflow = needs.tensorflow_bytes or least
     at_a_time = f"{len(videos)} at a time" if len(needs.videos) > len(videos) else f"{len(videos)}"
     largest = f", at most {videos[0].width}x{videos[0].height}" if videos else ""
     width, height = model.size
-    parts = [
-        Part(DECODERS, decoders, f"NVDEC's own, estimated: {at_a_time}{largest}"),
-        Part(FRAMES, frames, f"{needs.ring} for each, for batches of {model.batch_size}"),
+    return (
+        Part(DECODERS, sum(v.decoder_bytes for v in videos), f"NVDEC's own, estimated: {at_a_time}{largest}"),
+        Part(
+            FRAMES,
+            sum(needs.ring * v.surface_bytes for v in videos),
+            f"{needs.ring} for each, for batches of {model.batch_size}",
+        ),
         Part(
             "preprocessing",
             _INPUT_TENSORS * model.input_bytes + _PLANS_BYTES + (_CVCUDA_BYTES if model.is_cvcuda else 0),
             f"{_INPUT_TENSORS} inputs of {model.batch_size}x{width}x{height}",
         ),
         Part("postprocessing", model.batch_size * model.postprocess_bytes, f"batches of {model.batch_size}"),
-        Part(
-            TENSORFLOW,
-            tensorflow,
-            f"{model.name}: at least, estimated"
-            if needs.tensorflow_bytes is None
-            else "fixed by an earlier run of this process",
-        ),
-    ]
-    plan = MemoryPlan(tuple(parts), budget, free_bytes, None, needs.notes)
-    if budget is None or not plan.fits:
-        return plan
-    left = budget - plan.total_bytes
-    more = 0 if needs.tensorflow_bytes is not None else left // 2
-    for_decoders = decoders + frames + left - more
-    most = max((v.decoder_bytes + needs.ring * v.surface_bytes for v in videos), default=0)
-    shares = Shares(
-        tensorflow_bytes=tensorflow + more,
-        decoders_bytes=for_decoders,
-        source_bytes=max(most, for_decoders // max(len(videos), 1)),
-        cupy_bytes=budget - tensorflow - more,
     )
-    return replace(plan, shares=shares)
+
+
+def _tensorflow(model: ModelNeeds) -> Part:
+    as_float = model.input_bytes // model.item_bytes * 4
+    least = _TENSORFLOW_BYTES + _WEIGHT_COPIES * model.weights_bytes + _INPUT_COPIES * as_float
+    return Part(TENSORFLOW, least, f"{model.name}: at least, estimated")
 
 
 def check(plan: MemoryPlan, needs: Needs, configured_mb: int | None) -> None:
@@ -224,7 +233,7 @@ def _advice(needs: Needs, budget: int) -> list[str]:
         return make_plan(changed, budget).fits
 
     single = []
-    fewer = next((n for n in range(needs.open_videos - 1, 0, -1) if fits(needs.with_open_videos(n))), None)
+    fewer = next((n for n in _fewer(needs.open_videos) if fits(needs.with_open_videos(n))), None)
     if fewer is not None:
         single.append(f"lower runtime.open_sources to {fewer}")
     smaller = next((n for n in _smaller(needs.model) if fits(needs.with_batch_size(n))), None)
@@ -235,10 +244,16 @@ def _advice(needs: Needs, budget: int) -> list[str]:
     if single or needs.open_videos <= 1:
         return single
     for batch in _smaller(needs.model):
-        for videos in range(needs.open_videos - 1, 0, -1):
+        for videos in _fewer(needs.open_videos):
             if fits(needs.with_batch_size(batch).with_open_videos(videos)):
                 return [f"lower runtime.batch_size to {batch} and runtime.open_sources to {videos}"]
     return []
+
+
+def _fewer(videos: int) -> Iterator[int]:
+    while videos > 1:
+        videos -= max(1, videos // 32)  # of a thousand not every number is tried
+        yield videos
 
 
 def _smaller(model: ModelNeeds) -> Iterator[int]:
@@ -246,10 +261,6 @@ def _smaller(model: ModelNeeds) -> Iterator[int]:
     while size > 1:
         size //= 2
         yield size
-
-
-def _float_input(model: ModelNeeds) -> int:
-    return model.input_bytes // model.item_bytes * 4
 
 
 def _mb(size_bytes: int) -> int:
