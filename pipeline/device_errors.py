@@ -14,12 +14,13 @@ from pipeline.errors import DeviceError, DeviceLostError, DeviceMemoryError, Mod
 from pipeline.redact import redact
 
 # Their bases; `RuntimeError` is what PyNvVideoCodec and CV-CUDA raise for want of one of their own.
-_KNOWN = frozenset(
-    {"OutOfMemoryError", "CUDARuntimeError", "CUDADriverError", "OpError", "XlaRuntimeError", "PyNvVCException"}
-)
+_KNOWN = frozenset({"OutOfMemoryError", "CUDARuntimeError", "CUDADriverError", "OpError", "XlaRuntimeError"})
+_NVCODEC = "PyNvVC"  # how the names of PyNvVideoCodec's begin, which have no base of their own
 _ALWAYS_MEMORY = frozenset({"OutOfMemoryError", "ResourceExhaustedError"})
 
-_MEMORY_NAME = re.compile(r"CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|CUDNN_STATUS_ALLOC_FAILED")
+_MEMORY_NAME = re.compile(
+    r"CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|(?:CUDNN|CUBLAS)_STATUS_ALLOC_FAILED|NVCV_ERROR_OUT_OF_MEMORY"
+)
 _MEMORY_WORDS = re.compile(r"out of memory|OOM when allocating|RESOURCE_EXHAUSTED", re.IGNORECASE)
 _BUSY = re.compile(r"CUDA_ERROR_DEVICE_UNAVAILABLE|cudaErrorDevicesUnavailable|busy or unavailable", re.IGNORECASE)
 _HARDWARE = re.compile(
@@ -76,12 +77,14 @@ _REMEDIES = {
 def fault_of(error: BaseException) -> Fault | None:
     """Which fault of the device an exception tells of; None if it is something else."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if isinstance(error, VramlineError) or not (names & _KNOWN or isinstance(error, RuntimeError)):
+    is_nvcodec = any(name.startswith(_NVCODEC) for name in names)
+    is_known = is_nvcodec or bool(names & _KNOWN)
+    if isinstance(error, VramlineError) or not (is_known or isinstance(error, RuntimeError)):
         return None
     text = str(error)
     if _HOST.search(text):
         return None
-    number = _NUMBER.search(text) if "PyNvVCException" in names or _CALL.search(text) else None
+    number = _NUMBER.search(text) if is_nvcodec or _CALL.search(text) else None
     code = int(number[1]) if number else None
     if names & _ALWAYS_MEMORY or _MEMORY_NAME.search(text) or code in _MEMORY_NUMBERS:
         return Fault.MEMORY
@@ -93,7 +96,7 @@ def fault_of(error: BaseException) -> Fault | None:
         if words.search(text) or code in numbers:
             return fault
     # Of a plain RuntimeError such words may mean the host's memory.
-    return Fault.MEMORY if names & _KNOWN and _MEMORY_WORDS.search(text) else None
+    return Fault.MEMORY if is_known and _MEMORY_WORDS.search(text) else None
 
 
 def explained(error: BaseException, doing: str = "") -> DeviceError | None:

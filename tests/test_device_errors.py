@@ -61,6 +61,8 @@ OTHERS: list[tuple[Callable[[], Exception], Fault | None]] = [
     ),
     (lambda: CUDARuntimeError("cudaErrorInvalidValue: invalid argument"), None),
     (lambda: PyNvVCException(failure_text(2)), Fault.MEMORY),
+    (lambda: type("PyNvVCGenericError", (Exception,), {})(failure_text(2)), Fault.MEMORY),
+    (lambda: RuntimeError("NVCV_ERROR_OUT_OF_MEMORY: cannot allocate"), Fault.MEMORY),
     (lambda: PyNvVCException(failure_text(700)), Fault.PROGRAM),
     (lambda: PyNvVCException(failure_text(214)), Fault.HARDWARE),
     (lambda: PyNvVCException(failure_text(46)), Fault.BUSY),

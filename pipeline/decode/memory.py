@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pipeline.decode._picture import layout_of
 from pipeline.decode._session import surface_layout
@@ -27,6 +28,7 @@ LEAST_SURFACES = 4
 _REPLACED_S = 2.0
 
 
+@lru_cache(maxsize=1024)
 def picture_size(width: int, height: int, pix_fmt: str | None) -> int:
     """Bytes of a decoded picture as it waits for the model.
 
@@ -46,6 +48,7 @@ def picture_size(width: int, height: int, pix_fmt: str | None) -> int:
     return surface_bytes(found, layout.chroma_shift)
 
 
+@lru_cache(maxsize=1024)
 def decoder_size(codec: str, width: int, height: int, pix_fmt: str | None) -> int:
     """Bytes that NVDEC takes for itself, beside the pictures that it has handed out: an estimate from above."""
     columns, rows = (-(-side // _ALIGNMENT) * _ALIGNMENT for side in (width, height))
