@@ -87,6 +87,7 @@ class SourceErrorCode(str, enum.Enum):
     TIMEOUT = "timeout"
     STALLED = "stalled"
     ENDED = "ended"
+    OUT_OF_MEMORY = "out_of_memory"
 
     @property
     def is_permanent(self) -> bool:
@@ -139,3 +140,11 @@ class SinkError(VramlineError):
 
 class DeviceError(VramlineError):
     """The device that was asked for is not there, or not usable."""
+
+
+class DeviceMemoryError(DeviceError):
+    """The device's memory does not suffice."""
+
+
+class DeviceLostError(DeviceError):
+    """The device failed in the middle of a run: nothing in this process can use it any more."""

@@ -21,17 +21,32 @@ class Closed(Exception):  # noqa: N818 - a signal between stages, not an error
 
 @dataclass(slots=True)
 class QueueStats:
-    """What a queue tells of the stages around it.
+    """What a bounded queue, or ring of buffers, tells of the stages around it; its owner writes, anyone reads.
 
     Attributes:
-        high_water: Most items that waited at the same time.
-        put_wait_s: Seconds that producers waited for space: the consumer is the slow one.
-        get_wait_s: Seconds that consumers waited for items: the producer is the slow one.
+        capacity: Most items that it takes.
+        items: Those in it now; of a ring, buffers on loan.
+        high_water: Most items that were in it at the same time.
+        put_waits: How often producers waited for space: the consumer is the slow one.
+        put_wait_s: How many seconds, all together.
+        get_waits: How often consumers waited for items: the producer is the slow one.
+        get_wait_s: How many seconds, all together.
+        item_bytes: Device memory of an item; 0 where it is not the queue that bounds it.
     """
 
+    capacity: int = 0
+    items: int = 0
     high_water: int = 0
+    put_waits: int = 0
     put_wait_s: float = 0.0
+    get_waits: int = 0
     get_wait_s: float = 0.0
+    item_bytes: int = 0
+
+    @property
+    def high_water_bytes(self) -> int:
+        """Most device memory that its items took."""
+        return self.high_water * self.item_bytes
 
 
 class BoundedQueue(Generic[T]):
@@ -41,7 +56,7 @@ class BoundedQueue(Generic[T]):
         if capacity < 1:
             raise ValueError(f"a queue's capacity is at least 1, not {capacity}")
         self.capacity = capacity
-        self.stats = QueueStats()
+        self.stats = QueueStats(capacity)
         self._items: deque[T] = deque()
         self._closed = False
         lock = threading.Lock()
@@ -59,13 +74,12 @@ class BoundedQueue(Generic[T]):
         """
         with self._not_full:
             if len(self._items) >= self.capacity and not self._closed:
-                start = time.perf_counter()
-                self._not_full.wait_for(lambda: self._closed or len(self._items) < self.capacity)
-                self.stats.put_wait_s += time.perf_counter() - start
+                self._wait_for_room()
             if self._closed:
                 raise Closed
             self._items.append(item)
-            self.stats.high_water = max(self.stats.high_water, len(self._items))
+            self.stats.items = len(self._items)
+            self.stats.high_water = max(self.stats.high_water, self.stats.items)
             self._not_empty.notify()
 
     def wait_for_room(self) -> None:
@@ -75,9 +89,16 @@ class BoundedQueue(Generic[T]):
             Closed: the queue was closed, before or while waiting.
         """
         with self._not_full:
-            self._not_full.wait_for(lambda: self._closed or len(self._items) < self.capacity)
+            if len(self._items) >= self.capacity and not self._closed:
+                self._wait_for_room()
             if self._closed:
                 raise Closed
+
+    def _wait_for_room(self) -> None:
+        start = time.perf_counter()
+        self._not_full.wait_for(lambda: self._closed or len(self._items) < self.capacity)
+        self.stats.put_waits += 1
+        self.stats.put_wait_s += time.perf_counter() - start
 
     def get(self, timeout_s: float | None = None) -> T:
         """Takes the oldest item, waiting for one.
@@ -90,12 +111,14 @@ class BoundedQueue(Generic[T]):
             if not self._items and not self._closed:
                 start = time.perf_counter()
                 in_time = self._not_empty.wait_for(lambda: self._closed or bool(self._items), timeout_s)
+                self.stats.get_waits += 1
                 self.stats.get_wait_s += time.perf_counter() - start
                 if not in_time:
                     raise TimeoutError
             if not self._items:
                 raise Closed
             item = self._items.popleft()
+            self.stats.items = len(self._items)
             self._not_full.notify()
             return item
 
@@ -107,6 +130,7 @@ class BoundedQueue(Generic[T]):
             if discard:
                 discarded += self._items
                 self._items.clear()
+                self.stats.items = 0
             self._not_empty.notify_all()
             self._not_full.notify_all()
         return discarded

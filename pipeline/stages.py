@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.frames import Array, Frame, InputBatch, Predictions, ResultBatch
+from pipeline.queues import QueueStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class DecodeStats:
         decoded: Frames that the codec gave.
         drops: Frames that the decoder left out, before or after decoding.
         last_packet_s: `time.monotonic()` when the last packet came.
+        surfaces: Of the `cuda` engine: the pictures in device memory that are out of the decoder's hands.
     """
 
     frames: int = 0
@@ -121,6 +123,7 @@ class DecodeStats:
     decoded: int = 0
     drops: Drops = field(default_factory=Drops)
     last_packet_s: float | None = field(default=None, compare=False)
+    surfaces: QueueStats | None = field(default=None, compare=False)
 
     def __add__(self, later: DecodeStats) -> DecodeStats:
         """Those of two connections to one source, one after the other."""
@@ -139,6 +142,7 @@ class DecodeStats:
             last_error=later.last_error or self.last_error,
             drops=drops,
             last_packet_s=later.last_packet_s or self.last_packet_s,
+            surfaces=later.surfaces or self.surfaces,
         )
 
 

@@ -75,6 +75,14 @@ class Stream:
         self.waits += 1
 
 
+class OutOfMemoryError(MemoryError):
+    """`cupy.cuda.memory.OutOfMemoryError`."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """`cupy_backends.cuda.api.runtime.CUDARuntimeError`: its text is `name: words`."""
+
+
 def empty(shape: Any, dtype: Any = np.float32) -> ndarray:
     assert Stream.current, "memory for TensorFlow is allocated with its stream current"
     return ndarray(shape, dtype)

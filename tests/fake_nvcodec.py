@@ -77,7 +77,7 @@ class FakeDecoder:
             if self._module.pictures in self._module.fail_at:
                 self.is_broken = True
             if self.is_broken:
-                raise PyNvVCException("HandleVideoSequence : the fake fails\nError code : 801\n at NvDecoder.cpp:1")
+                raise PyNvVCException(self._module.failure)
             if self._module.pictures in self._module.lose_at:
                 continue
             with contextlib.suppress(av.error.FFmpegError):  # the driver conceals damage or leaves the picture out
@@ -144,6 +144,11 @@ def nvdec_bytes(frame: av.VideoFrame) -> Any:
     return np.concatenate([np.frombuffer(part.tobytes(), np.uint8) for part in parts])
 
 
+def failure_text(code: int) -> str:
+    """What PyNvVideoCodec says of a call that the driver answered with this CUresult."""
+    return f"HandleVideoSequence : the fake fails\nError code : {code}\n at NvDecoder.cpp:1"
+
+
 class FakeNvCodec(types.ModuleType):
     """`sys.modules["PyNvVideoCodec"]`.
 
@@ -151,6 +156,7 @@ class FakeNvCodec(types.ModuleType):
         unsupported: (codec, chroma, depth) that the "GPU" does not decode.
         fail_at: Numbers of the pictures that go in, over all decoders, at which their decoder breaks.
         lose_at: Numbers of those that are passed over, as damaged ones are.
+        failure: What it says then.
         decoders: Those that are alive.
     """
 
@@ -160,6 +166,7 @@ class FakeNvCodec(types.ModuleType):
         self.fail_at: set[int] = set()
         self.lose_at: set[int] = set()
         self.pictures = self.created = self.questions = 0
+        self.failure = failure_text(801)
         self.decoders: weakref.WeakSet[FakeDecoder] = weakref.WeakSet()
         self.PacketData = PacketData
         self.PyNvVCException, self.PyNvVCExceptionUnsupported = PyNvVCException, PyNvVCExceptionUnsupported
@@ -211,9 +218,12 @@ class FakeCupy(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("cupy")
         self.allocated = 0
+        self.failure: Exception | None = None
 
         class Memory:
             def __init__(inner, size: int) -> None:
+                if self.failure is not None:
+                    raise self.failure
                 self.allocated += 1
                 inner.array = np.zeros(size, np.uint8)
                 inner.ptr = inner.array.ctypes.data

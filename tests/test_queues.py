@@ -128,3 +128,29 @@ def test_room_is_waited_for_and_its_end_told() -> None:
     queue.close()
     waiter.join(10)
     assert told == ["room", "closed"]
+
+
+def test_waits_are_counted_only_when_somebody_waits() -> None:
+    queue: BoundedQueue[int] = BoundedQueue(2)
+    queue.put(1)
+    queue.wait_for_room()
+    queue.put(2)
+    stats = queue.stats
+    assert (stats.capacity, stats.items, stats.high_water) == (2, 2, 2)
+    assert (stats.put_waits, stats.get_waits, stats.put_wait_s) == (0, 0, 0.0)
+    producer = threading.Thread(target=lambda: queue.put(3), daemon=True)
+    producer.start()
+    while producer.is_alive() and not queue._not_full._waiters:  # type: ignore[attr-defined]
+        producer.join(0.01)
+    assert [queue.get(timeout_s=20) for _ in range(3)] == [1, 2, 3]
+    producer.join(20)
+    assert stats.put_waits == 1
+    assert stats.put_wait_s > 0
+    with pytest.raises(TimeoutError):
+        queue.get(timeout_s=0.01)
+    assert stats.get_waits >= 1
+    assert stats.get_wait_s >= 0.01
+    assert stats.items == 0
+    queue.put(4)
+    assert queue.close(discard=True) == [4]
+    assert stats.items == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,9 +10,9 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import bench, doctor, models, run, schema, streams, validate, verify, zones
+from pipeline.cli import bench, doctor, models, plan, run, schema, streams, validate, verify, zones
 from pipeline.cli.console import print_error
-from pipeline.errors import VramlineError
+from pipeline.errors import DeviceLostError, VramlineError
 
 # What BSD's sysexits.h calls EX_SOFTWARE: apart from the codes that say how a run went.
 BUG_EXIT_CODE = 70
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command("run", epilog=EXIT_CODES)(run.run)
 app.command("validate")(validate.validate)
+app.command("plan")(plan.plan)
 app.command("bench", epilog=EXIT_CODES)(bench.bench)
 app.command("verify", epilog=EXIT_CODES)(verify.verify)
 app.command("schema")(schema.schema)
@@ -45,7 +47,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(streams.app, name="streams")
 app.command("doctor")(doctor.doctor)
 
-COMMANDS = ("run", "validate", "bench", "verify", "schema", "zones", "models", "streams", "doctor")
+COMMANDS = ("run", "validate", "plan", "bench", "verify", "schema", "zones", "models", "streams", "doctor")
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,6 +82,11 @@ def main(arguments: Sequence[str] | None = None, *, default_command: str | None 
         app(words, prog_name="vramline")
     except VramlineError as error:
         print_error(error)
+        if isinstance(error, DeviceLostError):
+            # What TensorFlow and CUDA do at a process's end may wait for the device for ever.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(error.exit_code))
         sys.exit(int(error.exit_code))
     except Exception as error:
         from pipeline.observe.logs import redacted_traceback

@@ -733,6 +733,13 @@ class Runtime(Section):
         description="How many videos are decoded at the same time; the others wait their turn. Default: 4 on the CPU, "
         "28 on a GPU, which keeps its decoders busy.",
     )
+    vram_budget_mb: Annotated[Int, Field(ge=1, le=16_777_216)] | None = Field(
+        None,
+        title="GPU memory budget",
+        description="Most memory of the GPU that the run takes, in MB of 1,048,576 bytes; CUDA's context and libraries come "
+        "on top. A run that cannot do with it is an error that says what to lower. Default: what is free when the run "
+        "starts, less a reserve.",
+    )
     inference_threads: Annotated[Int, Field(ge=0, le=256)] = Field(
         0, title="Inference threads", description="TensorFlow's threads on the cpu engine; 0: TensorFlow decides."
     )

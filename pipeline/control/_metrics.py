@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from pipeline import __version__
+from pipeline.control._queue_metrics import memory_metrics, queue_metrics
 from pipeline.control._schemas import Counters
 from pipeline.control._views import counters, snapshot
 from pipeline.observe.latency import LatencyHistogram
@@ -62,6 +63,8 @@ class StatusCollector(Collector):
         seen = [_Seen(safe(s.source_id), s, counters(s)) for s in snapshot(self._status)]
         yield from _run(self._status)
         yield from _stages(self._status)
+        yield from memory_metrics(self._status)
+        yield from queue_metrics(self._status, {each.stream: each.source for each in seen})
         yield from _counters(seen)
         yield from _gauges(seen)
         yield _latency(seen)

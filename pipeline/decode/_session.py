@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 
 from pipeline.decode._picture import layout_of
@@ -9,6 +10,11 @@ from pipeline.decode._surface_ring import Loan, SurfaceRing
 from pipeline.decode.capabilities import CODECS, NvCodec, creation_lock
 from pipeline.frames import Surface, SurfaceLayout
 from pipeline.stages import DeviceStream
+from pipeline.vram import Reservation
+
+# So many packets of a video go into the decoder in one call, where its parser finds pictures by their start codes. Every call
+# gives up the interpreter's lock, and with other threads waiting for it, getting it back costs more than the call itself.
+PACKETS_AT_ONCE = 8
 
 
 class NvdecSession:
@@ -19,9 +25,16 @@ class NvdecSession:
     """
 
     def __init__(
-        self, nvc: NvCodec, stream: DeviceStream, codec: str, layout: SurfaceLayout, ring: SurfaceRing
+        self,
+        nvc: NvCodec,
+        stream: DeviceStream,
+        codec: str,
+        layout: SurfaceLayout,
+        ring: SurfaceRing,
+        *,
+        memory: Reservation | None = None,
     ) -> None:
-        """`codec` is FFmpeg's name; raises what `decode_errors` names."""
+        """`codec` is FFmpeg's name, `memory` what was taken for it; raises what `decode_errors` names."""
         with creation_lock:
             self._decoder = nvc.CreateDecoder(
                 gpuid=stream.ordinal,
@@ -30,6 +43,7 @@ class NvdecSession:
                 cudastream=stream.handle,
                 usedevicememory=True,
             )
+        self._memory = memory  # given back behind the decoder
         self.layout = layout
         self._ring = ring
         self._packet = nvc.PacketData()
@@ -71,7 +85,8 @@ class NvdecSession:
     def __del__(self) -> None:
         # The decoder frees what is not locked; the last loan may just have come back.
         if hasattr(self, "_returned"):
-            self.reclaim()
+            with contextlib.suppress(Exception):  # the device may be gone
+                self.reclaim()
 
 
 def surface_layout(width: int, height: int, pix_fmt: str) -> SurfaceLayout:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+
+from pipeline.queues import QueueStats
 
 _WAIT_S = 1.0
 
@@ -12,61 +16,105 @@ _WAIT_S = 1.0
 class SurfaceRing:
     """Slots for the surfaces that are on loan; shared by everything that decodes one source.
 
-    One thread takes, any thread gives back. At thousands of frames/s a semaphore's lock and condition cost more than the
-    decoding does: as long as nobody waits, a loan that comes back is one `append`, which is atomic.
+    One thread takes, any thread gives back. At thousands of frames/s a lock and a condition cost more than all else in
+    handing out a surface: as long as nobody waits, a loan that comes back is one `append`, which is atomic.
+
+    Attributes:
+        size: Most slots that there may be.
+        stats: How many of them are taken, and how often the decoder waited for one.
     """
 
     def __init__(self, size: int) -> None:
         """`size` is at least 1."""
         if size < 1:
             raise ValueError(f"a ring of {size} surfaces cannot hand out any")
-        self._free = size  # slots that the taking thread knows to be free
-        self._returned: deque[None] = deque()
+        self.size = size
+        self.out = 0  # on loan, as far as the taking thread knows
+        self.returned: deque[None] = deque()  # and what has come back since
+        self.stats = _RingStats(self)
         self._is_awaited = False
-        self._wake = threading.Event()
+        # Held unless somebody is to wake up. No event: a loan that the collector finds comes back in the middle of
+        # anything, also of an event's own code, which holds a lock.
+        self._gate = threading.Lock()
+        self._gate.acquire()
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is lent any more."""
+        return self._closed
+
+    def bound(self, surfaces: int, surface_bytes: int) -> None:
+        """From now on surfaces are of this size, and no more than so many are on loan; never more than `size`.
+
+        Called by the thread that takes.
+        """
+        self.stats.capacity = max(1, min(surfaces, self.size))
+        self.stats.item_bytes = max(self.stats.item_bytes, surface_bytes)
 
     def take(self) -> bool:
         """Waits for a slot; False if the ring was closed meanwhile."""
-        while not self._free and not self._closed:
-            self._collect()
-            if not self._free:
+        stats = self.stats
+        if not self.has_room():
+            start = time.perf_counter()
+            while not self.has_room():
                 self._wait()
+            stats.put_waits += 1
+            stats.put_wait_s += time.perf_counter() - start
         if self._closed:
             return False
-        self._free -= 1
+        self.out += 1
+        stats.high_water = max(stats.high_water, self.out)
         return True
 
     def has_room(self) -> bool:
         """Whether `take` returns at once; asked by the thread that takes."""
-        if not self._free:
-            self._collect()
-        return self._free > 0 or self._closed
+        # High water is what was out at the same time: nothing that has come back counts.
+        while self.returned:
+            self.returned.popleft()
+            self.out -= 1
+        return self.out < self.stats.capacity or self._closed
 
     def give_back(self) -> None:
         """From any thread."""
-        self._returned.append(None)
+        self.returned.append(None)
         if self._is_awaited:
-            self._wake.set()
+            self._wake()
 
     def close(self) -> None:
         """Whoever waits stops waiting; from any thread."""
         self._closed = True
-        self._wake.set()
-
-    def _collect(self) -> None:
-        returned = self._returned
-        while returned:
-            returned.popleft()
-            self._free += 1
+        self._wake()
 
     def _wait(self) -> None:
-        self._wake.clear()
         self._is_awaited = True
         # What came back before that was seen wakes nobody.
-        if not self._returned and not self._closed:
-            self._wake.wait(_WAIT_S)
+        if not self.returned and not self._closed:
+            self._gate.acquire(timeout=_WAIT_S)
         self._is_awaited = False
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # somebody else has just done it
+            self._gate.release()
+
+
+class _RingStats(QueueStats):
+    """Counts when it is asked: giving back does not."""
+
+    __slots__ = ("_ring",)
+
+    def __init__(self, ring: SurfaceRing) -> None:
+        self._ring = ring
+        super().__init__(ring.size)
+
+    @property
+    def items(self) -> int:
+        """Surfaces on loan."""
+        return max(0, self._ring.out - len(self._ring.returned))
+
+    @items.setter
+    def items(self, _: int) -> None:
+        """The ring's alone."""
 
 
 class Loan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +12,19 @@ import numpy as np
 from pipeline.decode._surface_ring import Loan, SurfaceRing
 from pipeline.frames import Picture, Surface, SurfaceLayout
 from pipeline.stages import DeviceStream
+from pipeline.vram import Reservation
 
 
 class _Buffer:
     """A picture's memory on both sides, and when the last copy between them is done."""
 
-    def __init__(self, cupy: Any, size: int) -> None:
+    def __init__(self, cupy: Any, size: int, memory: Reservation) -> None:
         self.size = size
         self.pinned = cupy.cuda.alloc_pinned_memory(size)
         self.staging = np.frombuffer(self.pinned, np.uint8, size)
         self.device = cupy.cuda.alloc(size)
         self.copied = cupy.cuda.Event(disable_timing=True)
+        self.memory = memory  # of all buffers of this size; given back behind the last of them
 
 
 class PictureUpload:
@@ -30,20 +33,26 @@ class PictureUpload:
     Device memory is written again once its loan is back. That is in order: whatever reads it was enqueued before.
     """
 
-    def __init__(self, stream: DeviceStream, ring: SurfaceRing) -> None:
+    def __init__(self, stream: DeviceStream, ring: SurfaceRing, reserve: Callable[[int], Reservation]) -> None:
+        """`reserve` takes the memory for as many pictures of so many bytes as the ring holds, or raises."""
         import cupy
 
         self._cupy = cupy
         self._stream = stream
         self._ring = ring
+        self._reserve = reserve
+        self._memory: tuple[int, Reservation] | None = None  # bytes of a picture, and what was taken for such
         self._free: deque[_Buffer] = deque()
         self._out: dict[int, _Buffer] = {}
 
     def __call__(self, picture: Picture) -> Picture | None:
-        """The picture with a surface in place of its planes; None if the ring was closed."""
+        """The picture with a surface in place of its planes; None if the ring was closed. Raises what `reserve` does."""
+        layout, size = planar_layout(picture)
+        if self._memory is None or self._memory[0] != size:
+            self._memory = None
+            self._memory = size, self._reserve(size)
         if not self._ring.take():
             return None
-        layout, size = planar_layout(picture)
         with self._cupy.cuda.Device(self._stream.ordinal), self._stream.cupy:
             buffer = self._buffer(size)
             _copy_planes(picture, layout, buffer.staging)
@@ -65,7 +74,8 @@ class PictureUpload:
             if buffer.size == size:
                 buffer.copied.synchronize()
                 return buffer
-        return _Buffer(self._cupy, size)  # the ring bounds how many there are
+        assert self._memory is not None
+        return _Buffer(self._cupy, size, self._memory[1])  # the ring bounds how many there are
 
 
 def planar_layout(picture: Picture) -> tuple[SurfaceLayout, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.decode._picture import layout_of
+from pipeline.device_errors import explained
 from pipeline.errors import DeviceError
 from pipeline.observe.machine import driver, has_library
 
@@ -176,6 +177,9 @@ def _ask(nvc: NvCodec, ordinal: int, codec: str, chroma: str, depth: int) -> Lim
             bitdepth=depth,
         )
     except Exception as e:
+        # A full card is no answer, and what is answered once is believed for ever.
+        if (fault := explained(e, "asking what the GPU decodes")) is not None:
+            raise fault from e
         log.debug("GPU %d: asked for %s %s %d-bit: %s", ordinal, codec, chroma, depth, e)
         return None
     if not caps.get("supported"):

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.config.models import Decode
+from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._open import failure
 from pipeline.decode._packets import ForNvdec, picture_in
 from pipeline.decode._reasons import Reason
-from pipeline.decode._session import NvdecSession, surface_layout
+from pipeline.decode._session import PACKETS_AT_ONCE, NvdecSession, surface_layout
 from pipeline.decode._surface_ring import SurfaceRing
 from pipeline.decode._upload import PictureUpload
 from pipeline.decode._video import VideoDecoder
 from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
+from pipeline.decode.memory import SurfaceMemory, decoder_size, picture_size
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec
@@ -34,9 +36,6 @@ log = logging.getLogger(__name__)
 
 # As many packets are looked through for the first picture behind a key frame; intra refresh takes that long.
 _MOST_HELD = 64
-# So many packets of a video go into the decoder in one call, where its parser finds pictures by their start codes. Every call
-# gives up the interpreter's lock, and with other threads waiting for it, getting it back costs more than the call itself.
-_PACKETS_AT_ONCE = 8
 _WITH_START_CODES = ("h264", "hevc")
 
 
@@ -71,6 +70,7 @@ class NvdecDecoder(VideoDecoder):
         stream: DeviceStream,
         ring: int,
         capabilities: Capabilities,
+        memory: SurfaceMemory | None = None,
     ) -> None:
         """Opens the video.
 
@@ -81,15 +81,18 @@ class NvdecDecoder(VideoDecoder):
             stream: Where all work on the device is enqueued.
             ring: How many surfaces may be on loan at a time.
             capabilities: What the GPU decodes.
+            memory: What it may take of the device's memory; default: any.
 
         Raises:
-            SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`.
+            SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
+                little memory for it.
             DeviceError: PyNvVideoCodec or the driver is missing.
+            DeviceLostError: also while it is iterated: the device has failed.
         """
         self._device_stream = stream
-        self._capabilities = capabilities
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
+        self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
         self._nvc = load_nvcodec()
         self._errors = decode_errors(self._nvc)
         self._session: NvdecSession | None = None
@@ -103,6 +106,8 @@ class NvdecDecoder(VideoDecoder):
         self._units: list[Packet[VideoStream]] = []  # converted, to go in together
         self._is_rewound = False
         self._has_warned = False
+        if stats is not None:
+            stats.surfaces = self._ring.stats
         super().__init__(spec, decode, stats)
 
     def close(self) -> None:
@@ -122,7 +127,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _decoded(self) -> Iterator[Sequence[Frame]]:
         self._unread = self._packets()
-        why_not = self._capabilities.why_not(VideoFormat.of_context(self._stream.codec_context))
+        why_not = self._guard.why_not(VideoFormat.of_context(self._stream.codec_context))
         if why_not is None:
             why_not = yield from self._on_gpu()
         if why_not is not None:
@@ -147,7 +152,7 @@ class NvdecDecoder(VideoDecoder):
         goes_with_others = not self._is_live and context.codec.canonical_name in _WITH_START_CODES
         is_first = True
         for packet in self._next_packets():
-            is_closed_key, at_once = False, _PACKETS_AT_ONCE if goes_with_others else 1
+            is_closed_key, at_once = False, PACKETS_AT_ONCE if goes_with_others else 1
             if packet.is_keyframe:
                 at_once = 1  # what comes out for it alone tells whether marks are left over
                 yield from self._submit_units()
@@ -269,15 +274,18 @@ class NvdecDecoder(VideoDecoder):
 
     def _begin(self, look: _Look) -> str | None:
         """A decoder for such frames; why there is none, if so."""
-        why_not = self._capabilities.why_not(look.video)
+        why_not = self._guard.why_not(look.video)
         if why_not is not None:
             return why_not
         video = look.video
         assert video.pix_fmt is not None
         layout = surface_layout(video.width, video.height, video.pix_fmt)
+        surface = picture_size(video.width, video.height, video.pix_fmt)
+        memory = self._guard.reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
         try:
-            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring)
+            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory)
         except self._errors as e:
+            self._guard.check(e)
             return f"NVDEC cannot be set up: {_first_line(e)}"
         self._look = look
         self._is_unproven = True
@@ -291,6 +299,7 @@ class NvdecDecoder(VideoDecoder):
             count = self._session.decode(address, size)
         except self._errors as e:
             self._session = None
+            self._guard.check(e)
             self._order.clear()
             self._failure = f"NVDEC fails: {_first_line(e)}"
             if not self._is_unproven:  # otherwise the CPU tries again
@@ -371,9 +380,13 @@ class NvdecDecoder(VideoDecoder):
         if not self._has_warned:
             log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
         self._has_warned = True
-        upload = PictureUpload(self._device_stream, self._ring)
+        upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
         for frame in self._in_software(self._next_packets()):
-            picture = upload(frame.picture)
+            try:
+                picture = upload(frame.picture)
+            except (RuntimeError, MemoryError) as e:  # CuPy's
+                self._guard.check(e)
+                raise
             if picture is None:
                 return
             self.stats.uploaded += 1
@@ -381,7 +394,13 @@ class NvdecDecoder(VideoDecoder):
 
 
 def open_nvdec(
-    spec: VideoSpec, decode: Decode, stats: DecodeStats | None = None, *, stream: DeviceStream, ring: int
+    spec: VideoSpec,
+    decode: Decode,
+    stats: DecodeStats | None = None,
+    *,
+    stream: DeviceStream,
+    ring: int,
+    memory: SurfaceMemory | None = None,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -391,12 +410,15 @@ def open_nvdec(
         stats: Where to count; counters of its own by default.
         stream: Where all work on the device is enqueued.
         ring: How many surfaces of it may be on loan at a time.
+        memory: What it may take of the device's memory; default: any.
 
     Raises:
-        SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`.
+        SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too
+            little memory for it.
         DeviceError: PyNvVideoCodec or the driver is missing, with the remedy.
     """
-    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=gpu_capabilities(stream.ordinal))
+    capabilities = gpu_capabilities(stream.ordinal)
+    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=capabilities, memory=memory)
 
 
 def _first_line(error: Exception) -> str:

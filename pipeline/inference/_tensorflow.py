@@ -48,6 +48,15 @@ def import_tensorflow() -> Any:
     return tensorflow
 
 
+def sees_gpu() -> bool:
+    """Whether TensorFlow finds a GPU that it can use; does not start it.
+
+    Raises:
+        ModelError: as `import_tensorflow`.
+    """
+    return bool(import_tensorflow().config.list_physical_devices("GPU"))
+
+
 def configure(tf: Any, *, threads: int, device: str) -> None:
     """Sets the number of threads, and hides GPUs from the `cpu` engine so that no CUDA context is made.
 

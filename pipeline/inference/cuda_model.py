@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from pipeline.config.models import Preprocess
+from pipeline.device_errors import explained, fault_of
 from pipeline.errors import ModelError
 from pipeline.frames import Array
 from pipeline.inference._tensorflow import first_line
@@ -131,11 +132,8 @@ class CudaModel(TensorFlowModel):
             call = self._calls.get(shape) or self._prepare(tensor)
             arrays = call(self._imported(tensor))
         except (self._tf.errors.OpError, ValueError, TypeError) as e:
-            exhausted = isinstance(e, self._tf.errors.ResourceExhaustedError)
-            raise ModelError(
-                f"model {self.name}: does not run on {list(shape)} {tensor.dtype}: {first_line(e)}",
-                remedy="choose a smaller runtime.batch_size" if exhausted else None,
-            ) from e
+            what = f"model {self.name}: does not run on {list(shape)} {tensor.dtype}"
+            raise explained(e, what) or ModelError(f"{what}: {first_line(e)}") from e
         return dict(zip(self._output_names, arrays, strict=True))
 
     def _imported(self, tensor: Array) -> Any:
@@ -155,9 +153,9 @@ class CudaModel(TensorFlowModel):
         if self.xla and (shape[0] > 1 or self.batch_size == 1):
             try:
                 return self._trace(tensor, xla=True)
-            except self._tf.errors.ResourceExhaustedError:
-                raise
             except (self._tf.errors.OpError, ValueError, TypeError) as e:
+                if fault_of(e) is not None:
+                    raise
                 self.xla = False
                 log.info("model %s: runs without XLA, which cannot compile it: %s", self.name, first_line(e))
         return self._trace(tensor, xla=False)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_BATCH_SIZE = 8
 # Smaller ones leave a GPU idle between their kernels.
-_DEFAULT_BATCH_SIZE_ON_GPU = 32
+DEFAULT_BATCH_SIZE_ON_GPU = 32
 _TO_FLOAT32 = ("float16", "bfloat16", "float64")
 _NO_ARRAYS = ("string", "variant", "resource", "composite")
 
@@ -90,7 +90,7 @@ def load_model(
     image = file.description.image(settings.input, model=name)
     if preprocess is not None:
         image = _with_size(image, resolve_input(image, preprocess, model=name))
-    usual = _DEFAULT_BATCH_SIZE if stream is None else _DEFAULT_BATCH_SIZE_ON_GPU
+    usual = _DEFAULT_BATCH_SIZE if stream is None else DEFAULT_BATCH_SIZE_ON_GPU
     rows = _batch_size(image, batch_size, usual, model=name)
     wanted = _wanted(file.description.outputs, settings.outputs, model=name)
     fed = pixel_type(image, model=name)

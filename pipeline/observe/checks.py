@@ -11,9 +11,11 @@ from pipeline.observe import machine
 from pipeline.observe.facts import CODECS, Facts, GpuPackage
 from pipeline.observe.machine import CONTAINER, GPU_EXTRA
 from pipeline.observe.text import count, size
+from pipeline.vram import MIB
 
 CORE_PACKAGES = ("av", "numpy", "orjson", "pillow", "pydantic", "pyyaml", "rich", "typer")
 SMALL_DISK_BYTES = 1_000_000_000
+SMALL_GPU_BYTES = 1024 * MIB
 
 
 class Level(str, enum.Enum):
@@ -51,6 +53,7 @@ def checks(facts: Facts) -> list[Check]:
         _ffmpeg(facts),
         _tensorflow(facts),
         _driver(facts),
+        *_gpu_memory(facts),
         _nvdec(facts),
         _tensorflow_gpu(facts),
         *(_gpu_package(package, facts) for package in facts.gpu_packages),
@@ -114,13 +117,24 @@ def _driver(facts: Facts) -> Check:
         version = ".".join(map(str, found.cuda_version or ()))
         if found.cuda_version and found.cuda_version < (machine.CUDA_MAJOR, 0):
             detail = f"supports CUDA {version} at most; {gpus}"
-            return Check("cuda engine", "NVIDIA driver", Level.PROBLEM, detail, "install driver 525 or newer")
+            return Check("cuda engine", "NVIDIA driver", Level.PROBLEM, detail, machine.NEWER_DRIVER)
         return Check("cuda engine", "NVIDIA driver", Level.OK, f"CUDA {version}; {gpus}")
     if found.cuda_version or facts.nvidia_hardware:
         there = " (an NVIDIA GPU is in this machine)" if facts.nvidia_hardware else ""
         remedy = f"install NVIDIA's driver; in a container: {CONTAINER} ..."
         return Check("cuda engine", "NVIDIA driver", Level.PROBLEM, f"{found.problem}{there}", remedy)
     return Check("cuda engine", "NVIDIA driver", Level.MISSING, "no NVIDIA driver, and no NVIDIA GPU in this machine")
+
+
+def _gpu_memory(facts: Facts) -> list[Check]:
+    if not facts.gpu_memory:
+        return []
+    parts = [f"{m.free_bytes // MIB:,} of {m.total_bytes // MIB:,} MB free" for m in facts.gpu_memory]
+    # The first one is the one that is used.
+    if facts.gpu_memory[0].free_bytes < SMALL_GPU_BYTES:
+        remedy = "end what else uses the GPU: nvidia-smi shows it"
+        return [Check("cuda engine", "GPU memory", Level.PROBLEM, "; ".join(parts), remedy)]
+    return [Check("cuda engine", "GPU memory", Level.OK, "; ".join(parts))]
 
 
 def _nvdec(facts: Facts) -> Check:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.observe import machine
+from pipeline.observe.gpu_memory import DeviceMemory, device_memory
 from pipeline.observe.machine import Driver, GpuSetup, Trial
 
 CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg")
@@ -66,11 +67,13 @@ class Facts:
     free_bytes: int
     cores: int
     terminal: bool
+    gpu_memory: tuple[DeviceMemory, ...] = ()
 
     @property
     def gpu_setup(self) -> GpuSetup:
         """What the choice of the engine follows from."""
-        return GpuSetup(self.driver, self.nvdec_library, self.packages)
+        sees_gpu = None if self.tensorflow.problem else bool(self.tensorflow.value["gpus"])
+        return GpuSetup(self.driver, self.nvdec_library, self.packages, sees_gpu)
 
 
 GPU_PACKAGES = (
@@ -109,6 +112,7 @@ def gather(cache: Path) -> Facts:
         free_bytes=shutil.disk_usage(folder).free,
         cores=os.cpu_count() or 1,
         terminal=sys.stdout.isatty(),
+        gpu_memory=tuple(device_memory()),
     )
 
 

@@ -22,6 +22,7 @@ CUDA_MAJOR = 12
 """The CUDA version that TensorFlow's wheels are built for; everything that shares memory with it must fit."""
 
 GPU_EXTRA = "pip install 'vramline[cuda12]'"
+NEWER_DRIVER = "install driver 525 or newer"
 CONTAINER = "docker run --gpus all -e NVIDIA_DRIVER_CAPABILITIES=compute,video,utility"
 
 LoadLibrary = Callable[[str], Any]
@@ -179,27 +180,35 @@ class GpuSetup:
         driver: NVIDIA's.
         nvdec_library: Whether the driver's video decoding library is here.
         packages: Installed distributions: normalised name -> version.
+        tensorflow_gpu: Whether TensorFlow finds a GPU; None: nobody has asked it.
     """
 
     driver: Driver
     nvdec_library: bool
     packages: Mapping[str, str]
+    tensorflow_gpu: bool | None = None
 
     def why_not(self) -> tuple[str, str] | None:
         """Why the `cuda` engine cannot run, and the remedy; None if nothing is known to be in its way."""
         if self.driver.problem:
             return self.driver.problem, f"install NVIDIA's driver; in a container: {CONTAINER} ..."
+        if self.driver.cuda_version and self.driver.cuda_version < (CUDA_MAJOR, 0):
+            version = ".".join(map(str, self.driver.cuda_version))
+            return f"the NVIDIA driver supports CUDA {version} at most, and {CUDA_MAJOR} is needed", NEWER_DRIVER
         if not self.nvdec_library:
             return "the driver's video decoding library, libnvcuvid, is not here", f"in a container: {CONTAINER} ..."
         needed = {"cupy": f"cupy-cuda{CUDA_MAJOR}x", "PyNvVideoCodec": "pynvvideocodec"}
         missing = [module for module, name in needed.items() if name not in self.packages]
-        wrong = wrong_cuda_major(list(self.packages), "cupy") if "cupy" in missing else []
+        wrong = wrong_cuda_major(list(self.packages), "cupy")
         if wrong:
             return (
                 f"{', '.join(wrong)} is not built for CUDA {CUDA_MAJOR}, which TensorFlow uses",
                 f"pip uninstall {' '.join(wrong)} && {GPU_EXTRA}",
             )
-        return (f"not installed: {', '.join(missing)}", GPU_EXTRA) if missing else None
+        if missing:
+            return f"not installed: {', '.join(missing)}", GPU_EXTRA
+        no_gpu = "TensorFlow finds no GPU: its CUDA libraries are missing, or it is built without CUDA"
+        return (no_gpu, GPU_EXTRA) if self.tensorflow_gpu is False else None
 
 
 def gpu_setup() -> GpuSetup:

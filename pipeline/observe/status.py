@@ -13,7 +13,9 @@ from pathlib import Path
 
 from pipeline.errors import ExitCode, SourceError, SourceErrorCode
 from pipeline.observe.latency import LatencyHistogram
+from pipeline.queues import QueueStats
 from pipeline.stages import DecodeStats, DropCause, Drops, StreamInfo
+from pipeline.vram import Allowance, MemoryPlan
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +108,7 @@ class SourceStatus:
         last_error_code: The same as a stable name.
         latency: By `LATENCY_STAGES`, of a live stream.
         rate: Of its results, of a live stream.
+        slot: Its frames that wait for the model.
     """
 
     source_id: str
@@ -134,6 +137,7 @@ class SourceStatus:
         default_factory=lambda: {name: LatencyHistogram() for name in LATENCY_STAGES}
     )
     rate: Rate = field(default_factory=Rate, compare=False)
+    slot: QueueStats = field(default_factory=QueueStats, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -272,6 +276,9 @@ class RunStatus:
         removed_results: Frames of these whose results have been handed to the sinks.
         removed_frames: Frames of these that were decoded.
         stages: By name (`decode`, `preprocess`, `infer`, `postprocess`, `sinks`), in pipeline order.
+        queues: Of batches, by who takes them: `model`, `results` and, of the Python API, `consumer`.
+        memory: What is planned to be taken of the device's memory; None on the CPU.
+        decoder_memory: What decoders have taken of that.
         plugins: By field, such as `sinks[0]`.
         drawing: The sinks that draw on the frames, such as `sinks[1] (video)`; for them pixels come to the host.
         labels: How many detections (or best classes) of each label.
@@ -293,6 +300,9 @@ class RunStatus:
     removed_results: int = 0
     removed_frames: int = 0
     stages: dict[str, StageTimes] = field(default_factory=dict)
+    queues: dict[str, QueueStats] = field(default_factory=dict)
+    memory: MemoryPlan | None = None
+    decoder_memory: Allowance | None = None
     plugins: dict[str, PluginStatus] = field(default_factory=dict)
     drawing: tuple[str, ...] = ()
     labels: Counter[str] = field(default_factory=Counter)

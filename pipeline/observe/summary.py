@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import ExitCode
 from pipeline.observe.latency import QUANTILES
+from pipeline.observe.memory import allowance_as_dict, plan_as_dict, plan_lines, queue_as_dict
 from pipeline.observe.status import LATENCY_STAGES, RunStatus, SourceState, SourceStatus
 from pipeline.observe.text import count, duration, rate, safe, shown
 from pipeline.stages import DropCause
@@ -61,6 +62,7 @@ def render_plan(status: RunStatus, sinks: Sequence[str], heading: Style = str) -
             [f"{heading(verdict)}; nothing was processed"],
             _table({"device": _device(status), "model": _model(status)}),
             _section("sources", waiting, heading),
+            _section("GPU memory", [] if status.memory is None else plan_lines(status.memory), heading),
             _section("failed", _failed(status), heading),
             _section("results go to", [shown(sink) for sink in sinks], heading),
         ]
@@ -100,6 +102,9 @@ def as_dict(status: RunStatus) -> dict[str, Any]:
         "partial_outputs": [safe(str(path)) for path in status.partial_outputs],
         "errors": [safe(error) for error in status.errors],
         "removed_sources": status.removed,
+        "queues": {name: queue_as_dict(stats) for name, stats in list(status.queues.items())},
+        "memory": None if status.memory is None else plan_as_dict(status.memory),
+        "decoder_memory": None if status.decoder_memory is None else allowance_as_dict(status.decoder_memory),
     }
 
 
@@ -126,6 +131,8 @@ def _source_as_dict(source: SourceStatus) -> dict[str, Any]:
             for name, histogram in source.latency.items()
             if (values := histogram.quantiles_ms()) is not None
         },
+        "slot": queue_as_dict(source.slot),
+        "surfaces": None if decode.surfaces is None else queue_as_dict(decode.surfaces),
         "error": None if source.error is None else safe(source.error),
         "error_code": None if source.error_code is None else source.error_code.value,
         "stream": None

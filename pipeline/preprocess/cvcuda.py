@@ -7,6 +7,7 @@ reference.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config.models import Preprocess, Roi
-from pipeline.errors import ConfigError, ConfigIssue
+from pipeline.errors import ConfigError, ConfigIssue, DeviceError
 from pipeline.frames import Frame, InputBatch, Picture
 from pipeline.preprocess.device_plans import DevicePlan, DevicePlans, launch, surface_of
 from pipeline.preprocess.geometry import Placement, place
@@ -28,6 +29,17 @@ from pipeline.stages import DeviceStream
 
 # RGB pictures of full size that are in memory at a time.
 _FULL_SIZE_BYTES = 256 << 20
+
+
+def _import_cvcuda() -> Any:
+    try:
+        return importlib.import_module("cvcuda")
+    except (ImportError, RuntimeError, OSError) as e:  # also where its wheel is for another CUDA
+        words = next(iter(str(e).splitlines()), type(e).__name__)
+        raise DeviceError(
+            f"pipeline.preprocess.engine: cvcuda cannot be used: {words}",
+            remedy="pip install 'vramline[cuda12]', or engine: fused; vramline doctor shows more",
+        ) from e
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +71,11 @@ class CvCudaPreprocessor:
 
         Raises:
             ConfigError: a region of interest, `fit: crop` or `scale: 0`: this engine cannot do that.
+            DeviceError: CV-CUDA is not installed, or cannot be used.
         """
         import cupy
-        import cvcuda
 
+        cvcuda = _import_cvcuda()
         self._planner = planner = Planner(preprocess, rois)
         reasons = {"a region of interest": bool(rois), "fit: crop": preprocess.fit == "crop"}
         reasons["scale: 0"] = not np.all(preprocess.scale)

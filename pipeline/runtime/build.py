@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config.models import Config, ModelSource, Source
 from pipeline.config.plugins import PluginPost
+from pipeline.device_errors import in_words
 from pipeline.errors import SourceError
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
@@ -71,14 +73,13 @@ def build_stages(
         VramlineError: something is missing or does not fit, in words; nothing is left open.
     """
     from pipeline.analytics.engine import Analytics
-    from pipeline.observe.machine import choose_device
     from pipeline.observe.nvtx import nvtx_ranges
     from pipeline.plugins.host import PluginHost
     from pipeline.plugins.stage import StageChain
     from pipeline.sinks import build_sink
     from pipeline.sinks.heatmap import HeatmapSink
 
-    status.device, status.device_reason = choose_device(config.device)
+    status.device, status.device_reason = choose_engine(config)
     log.info("device %s: %s", status.device, status.device_reason)
     # Before what takes long: most mistakes are made here.
     open_range = nvtx_ranges() if config.runtime.nvtx and status.device == "cuda" else None
@@ -102,7 +103,9 @@ def build_stages(
     outputs = Outputs(sinks, status, close_others=plugins.close)
     make_stages = cuda_stages if status.device == "cuda" else cpu_stages
     videos = open_sources(config, status.device, len(specs))
-    stages = make_stages(Job(config, path, name, rois, videos, postprocess, model), outputs)
+    with in_words() if status.device == "cuda" else nullcontext():
+        stages = make_stages(Job(config, path, name, rois, videos, postprocess, model, specs), outputs)
+    status.memory, status.decoder_memory = stages.memory, stages.decoders
     chain = StageChain(own_stages) if own_stages else None
     stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
     if open_range is not None:
@@ -112,6 +115,21 @@ def build_stages(
     tracking = () if stages.tracker is None else (TRACK,)
     status.stages = {stage: StageTimes() for stage in (*STAGES[:-1], *tracking, STAGES[-1])}
     return stages
+
+
+def choose_engine(config: Config) -> tuple[str, str]:
+    """Which engine runs, `cpu` or `cuda`, and why, in a few words.
+
+    Raises:
+        DeviceError: `cuda` was asked for and cannot be had.
+    """
+    from pipeline.inference._tensorflow import sees_gpu
+    from pipeline.observe.machine import choose_device, gpu_setup
+
+    engine, reason = choose_device(config.device)
+    if engine == "cuda" and not sees_gpu():  # last, as it takes seconds
+        return choose_device(config.device, lambda: replace(gpu_setup(), tensorflow_gpu=False))
+    return engine, reason
 
 
 def locate_model(model: ModelSource, progress: Progress | None) -> tuple[Path, str]:

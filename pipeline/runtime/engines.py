@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config.models import Config, Roi
+from pipeline.config.models import Config, Preprocess, Roi
 from pipeline.errors import SourceError
+from pipeline.observe.memory import summary_line
 from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.session import OpenDecoder
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import Decoder, DecodeStats, Model
+from pipeline.vram import Allowance
 
 if TYPE_CHECKING:
     from pipeline.plugins.host import Loaded
+    from pipeline.runtime.planning import Planner
 
 log = logging.getLogger(__name__)
 
-# Frames of a video that may be out of its decoder's hands: at least these, for some to wait while others are decoded.
-_LEAST_SURFACES = 12
 _OPEN_SOURCES = 4
 # Two to four for each of the decoders of a large GPU.
 _OPEN_SOURCES_ON_GPU = 28
@@ -42,6 +44,7 @@ class Job:
         open_sources: How many videos are decoded at the same time.
         postprocess: The user's own postprocessor; None: a family's.
         model: A loaded one to use, which lies at `model_path`; None: it is loaded.
+        specs: The videos and live streams.
     """
 
     config: Config
@@ -51,6 +54,7 @@ class Job:
     open_sources: int = 1
     postprocess: Loaded | None = None
     model: Model | None = None
+    specs: Sequence[VideoSpec] = ()
 
 
 def open_sources(config: Config, device: str, videos: int) -> int:
@@ -103,17 +107,23 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     """NVDEC, our kernels or CV-CUDA, TensorFlow on the GPU, CuPy: all on TensorFlow's stream."""
     from pipeline.decode.capabilities import gpu_capabilities
     from pipeline.decode.download import Download
+    from pipeline.decode.memory import SurfaceMemory
     from pipeline.decode.nvdec import open_nvdec
-    from pipeline.inference.shared_stream import open_shared_stream
+    from pipeline.inference.shared_stream import limit_cupy, open_shared_stream
     from pipeline.inference.signature import resolve_input
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess.cuda import build_cuda_postprocessor
     from pipeline.preprocess.engines import device_preprocessor
+    from pipeline.runtime.vram import ring_surfaces
     from pipeline.tracking import build_tracker, for_tracking
 
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
     stages, runtime = job.config.pipeline, job.config.runtime
-    stream = open_shared_stream()
+    planner = _planner(job)
+    first = planner.checked()
+    assert first.shares is not None  # a budget is known here
+    stream = open_shared_stream(first.shares.tensorflow_bytes)
+    limit_cupy(first.shares.cupy_bytes)
     gpu_capabilities(stream.ordinal)  # a decoder library that is missing is the run's error, not each source's
     model = job.model or load_model(
         job.model_path,
@@ -124,11 +134,17 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
         stream=stream,
     )
     resolved = resolve_input(model.input, stages.preprocess, model=job.model_name)
+    memory = _with_model(planner, model, resolved, first.shares.tensorflow_bytes).checked()
+    assert memory.shares is not None
+    log.info("GPU memory: %s", summary_line(memory))
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
-    # Together the videos fill what waits for the lane, and the batch that it collects.
-    ring = _LEAST_SURFACES + (job.config.queue_batches + 1) * model.batch_size // job.open_sources
+    ring = ring_surfaces(job.config.queue_batches, model.batch_size, job.open_sources)
+    decoders = Allowance(memory.shares.decoders_bytes)
+    surfaces = SurfaceMemory(decoders, memory.shares.source_bytes)
     return Stages(
-        open_decoder=_checked(lambda spec, stats: open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring)),
+        open_decoder=_checked(
+            lambda spec, stats: open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring, memory=surfaces)
+        ),
         preprocess=preprocess,
         model=model,
         postprocess=build_cuda_postprocessor(
@@ -144,6 +160,32 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
         rois=job.rois,
         download=Download(stream),
         on_device=True,
+        memory=memory,
+        decoders=decoders,
+    )
+
+
+def _planner(job: Job) -> Planner:
+    """Of the memory plan; starts CuPy, but not TensorFlow's GPU, whose share follows from the plan."""
+    from pipeline.inference.shared_stream import free_memory, share
+    from pipeline.runtime.planning import Planner, needs_of
+
+    free_bytes, own_bytes = free_memory()
+    needs = needs_of(job.config, job.specs, job.open_sources, job.model_path)
+    needs = replace(needs, tensorflow_bytes=share.fixed_bytes())
+    return Planner(needs, job.config.runtime.vram_budget_mb, free_bytes, own_bytes)
+
+
+def _with_model(planner: Planner, model: Model, preprocess: Preprocess, share_bytes: int) -> Planner:
+    """The same, with what the loaded model says."""
+    assert preprocess.size is not None
+    assert preprocess.dtype is not None
+    return planner.with_model(
+        size=preprocess.size,
+        channels=preprocess.channels,
+        dtype=preprocess.dtype,
+        batch_size=model.batch_size,
+        share=share_bytes,
     )
 
 

@@ -302,6 +302,7 @@ class Ingest:
             weight=float(settings.priority),
             max_age_s=max_staleness_s(settings),
         )
+        status.slot = slot.stats
         track = Track(spec, status, slot, RateGate(settings.every, settings.max_fps))
         return _Stream(track, Backoff(settings.reconnect))
 

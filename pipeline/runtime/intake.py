@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from pipeline.frames import Frame
-from pipeline.queues import Closed
+from pipeline.queues import Closed, QueueStats
 from pipeline.runtime.flow import SourceItem
 from pipeline.stages import DropCause
 
@@ -47,6 +47,7 @@ class Slot:
         self.max_age_s = max_age_s
         self.items: deque[SourceItem] = deque()
         self.frames = 0
+        self.stats = QueueStats(capacity)
         self.turn = 0.0
         self.is_ready = False
         self.interval_s: float | None = None
@@ -138,7 +139,7 @@ class Intake:
             for done, item in enumerate(items):
                 is_frame = isinstance(item, Frame)
                 if is_frame and slot.frames >= slot.capacity and not slot.replaces:
-                    self._wait_for_space(slot, owner)
+                    self._wait_for_room(slot, owner)
                 if self._closed or slot.owner is not owner:
                     left = items[done:]
                     break
@@ -152,6 +153,8 @@ class Intake:
                 slot.items.append(item)
                 if not slot.is_ready:
                     self._make_ready(slot)
+            slot.stats.items = slot.frames
+            slot.stats.high_water = max(slot.stats.high_water, slot.frames)
             self._note_interval(slot, len(items) - len(left))
             self._wake_taker()
         for frame in superseded:
@@ -201,6 +204,7 @@ class Intake:
                     dropped += [item for item in slot.items if isinstance(item, Frame)]
                     slot.items.clear()
                     slot.frames, slot.is_ready = 0, False
+                    slot.stats.items = 0
                 self._ready.clear()
                 self._frames = self._marks = 0
             self._not_empty.notify_all()
@@ -226,13 +230,16 @@ class Intake:
             return False
         return self._clock() - slot.last_put_s < max(_SILENT_INTERVALS * slot.interval_s, _SILENT_S)
 
-    def _wait_for_space(self, slot: Slot, owner: object) -> None:
+    def _wait_for_room(self, slot: Slot, owner: object) -> None:
         self._held_back += 1
         self._wake_taker()
+        start = time.perf_counter()
         try:
             slot.not_full.wait_for(lambda: self._closed or slot.owner is not owner or slot.frames < slot.capacity)
         finally:
             self._held_back -= 1
+            slot.stats.put_waits += 1
+            slot.stats.put_wait_s += time.perf_counter() - start
 
     def _wait_for_items(self, least: int, timeout_s: float | None, end_s: float | None) -> None:
         while not self._is_enough(least):
@@ -289,6 +296,7 @@ class Intake:
             else:
                 slot.turn += 1.0 / slot.weight
                 slot.frames -= 1
+                slot.stats.items = slot.frames
                 self._frames -= 1
                 # Who is held back goes on when there is room for a few frames: it would come back for each one.
                 if 2 * slot.frames <= slot.capacity:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.plugins.stage import StageChain
     from pipeline.runtime.session import OpenDecoder
     from pipeline.tracking.interface import Tracker
+    from pipeline.vram import Allowance, MemoryPlan
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "sinks")
 TRACK = "track"  # one more, before the sinks, where a tracker runs
@@ -61,6 +62,8 @@ class Stages:
         rois: Region of interest by source id; changes as sources come and go.
         download: On a device: brings pixels to the host for those who draw.
         on_device: Whether all but the outputs is enqueued on one device stream.
+        memory: What is planned to be taken of the device's memory.
+        decoders: What its decoders have taken of that.
     """
 
     open_decoder: OpenDecoder
@@ -75,6 +78,8 @@ class Stages:
     rois: dict[str, Roi] = field(default_factory=dict)
     download: Callable[[Sequence[Frame]], list[Frame]] | None = None
     on_device: bool = False
+    memory: MemoryPlan | None = None
+    decoders: Allowance | None = None
 
 
 class Lane:
@@ -125,6 +130,8 @@ class Lane:
             else [[prepare], [infer], [postprocess, finish]]
         )
         self._queues: list[BoundedQueue[Batch]] = [BoundedQueue(queue_batches) for _ in groups[1:]]
+        names = ["results"] if stages.on_device else ["model", "results"]
+        status.queues.update({name: q.stats for name, q in zip(names, self._queues, strict=True)})
         inputs = [self._collected(), *map(_drain, self._queues)]
         outputs: list[BoundedQueue[Batch] | None] = [*self._queues, None]
         self._threads = [

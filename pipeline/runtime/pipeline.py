@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.analytics.addition import check_addition
 from pipeline.config.models import Config, Source, VideoSink, expand_source
 from pipeline.control.reload import apply_sources, but_for_priority
-from pipeline.errors import SourceError, StreamStateError, VramlineError
+from pipeline.device_errors import explained
+from pipeline.errors import DeviceLostError, SourceError, StreamStateError, VramlineError
 from pipeline.frames import Frame, Result, ResultBatch
 from pipeline.observe.status import RunStatus, SourceState
 from pipeline.queues import BoundedQueue, Closed
@@ -43,6 +44,8 @@ DEVICE_BATCH_TIMEOUT_S = 0.02
 _MOST_LATE_EVENTS = 10_000
 # How often a run looks whether it has been told to stop while it waits for its end.
 _LOOK_S = 0.2
+# What the threads get to end once the device has failed: nothing that they still wait for will come.
+_LOST_S = 2.0
 # What the threads get to let go once their work has been given up.
 _GIVE_UP_S = 2.0
 
@@ -355,6 +358,7 @@ class Pipeline:
         intake = Intake(self._drop)
         if deliver:
             self._delivered = BoundedQueue(self.config.queue_batches)
+            self.status.queues["consumer"] = self._delivered.stats
         self._lane = Lane(
             stages,
             intake=intake,
@@ -408,6 +412,8 @@ class Pipeline:
             self.stop()
 
     def _fail(self, error: BaseException) -> None:
+        if self._stages is not None and self._stages.on_device:
+            error = explained(error) or error
         with self._lock:
             if self._failure is None:
                 self._failure = error
@@ -426,15 +432,17 @@ class Pipeline:
         """
         parts = [part for part in (self._ingest, self._lane) if part is not None]
         while not all(part.join(_LOOK_S) for part in parts):
-            stop_s = self._stop_s
-            if stop_s is None or time.monotonic() < stop_s + self.config.runtime.drain_s:
+            stop_s, drain_s = self._stop_s, self.config.runtime.drain_s
+            if isinstance(self._failure, DeviceLostError):
+                drain_s = min(drain_s, _LOST_S)
+            if stop_s is None or time.monotonic() < stop_s + drain_s:
                 continue
             if self._lane is not None:
                 self._lane.give_up()
             if all(part.join(_GIVE_UP_S) for part in parts):
                 return True
             with self._lock:
-                text = f"the run did not end within {self.config.runtime.drain_s:g} s of being stopped"
+                text = f"the run did not end within {drain_s:g} s of being stopped"
                 if text not in self.status.errors:
                     log.error("%s; what was under way is lost", text)
                     self.status.errors.append(text)

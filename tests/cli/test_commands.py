@@ -38,6 +38,7 @@ def exit_code(*arguments: str | Path) -> int:
         ([], ["run", "validate", "schema", "doctor", "models", "streams", "--version", *EXIT_CODES]),
         (["run"], ["CONFIG", "--set KEY=VALUE", "--device", "--max-frames", "--dry-run", *EXIT_CODES]),
         (["validate"], ["CONFIG", "--set KEY=VALUE"]),
+        (["plan"], ["CONFIG", "--set KEY=VALUE", "--json", "without a GPU"]),
         (["schema"], ["--check"]),
         (["models"], ["list", "get", "inspect", "convert"]),
         (["models", "list"], []),

@@ -11,7 +11,7 @@ import pytest
 from cli_fakes import FakePipeline
 
 from pipeline.cli.main import main
-from pipeline.errors import DeviceError, ModelError, SinkError, SourceErrorCode
+from pipeline.errors import DeviceError, DeviceLostError, ModelError, SinkError, SourceErrorCode
 from pipeline.observe.status import RunStatus, SourceState
 
 WriteConfig = Callable[..., Path]
@@ -158,6 +158,29 @@ def test_what_stops_a_run_in_its_middle_still_has_a_summary_and_a_report(
     assert out.startswith("Done, with errors: 100 frames")
     assert err.endswith("error: out.jsonl: no space left on device\n")
     assert json.loads(report.read_text())["errors"] == ["out.jsonl: no space left on device"]
+
+
+def test_after_the_gpu_is_lost_nothing_is_waited_for(
+    write_config: WriteConfig,
+    use_pipeline: UsePipeline,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Fails(FakePipeline):
+        def run(self) -> RunStatus:
+            super().run()
+            raise DeviceLostError("the GPU cannot be used any more: an illegal memory access", remedy="start again")
+
+    def leave(code: int) -> None:
+        raise SystemExit(f"left with {code}")  # the real one runs nothing that Python does at its end
+
+    use_pipeline(Fails)
+    monkeypatch.setattr("os._exit", leave)
+    with pytest.raises(SystemExit, match="left with 3"):
+        main(["run", str(write_config())])
+    out, err = capsys.readouterr()
+    assert "100 frames" in out  # the summary comes first
+    assert err.endswith("error: the GPU cannot be used any more: an illegal memory access\n       start again\n")
 
 
 def test_a_bug_keeps_its_traceback_without_the_password(

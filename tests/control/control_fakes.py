@@ -13,7 +13,9 @@ from typing import Any
 from pipeline.config.models import Source
 from pipeline.errors import SourceErrorCode, UnknownStreamError
 from pipeline.observe.status import RunStatus, SourceState, SourceStatus, StageTimes
+from pipeline.queues import QueueStats
 from pipeline.stages import DropCause, StreamInfo
+from pipeline.vram import Allowance, MemoryPlan, Part
 
 TOKEN = "a-token-of-the-tests-0123456789"
 LIMIT_S = 20.0
@@ -81,6 +83,17 @@ def fill_run(status: RunStatus) -> None:
     status.started_s = time.monotonic() - 60
     status.first_frame_s = time.monotonic() - 50
     status.stages["infer"] = StageTimes(busy_s=2.5, batches=10, frames=300)
+
+
+def fill_queues(status: RunStatus, source: SourceStatus) -> None:
+    """What is known of queues and of the device's memory."""
+    status.queues["results"] = QueueStats(2, 1, 2, 5, 0.25, 7, 1.5)
+    source.slot = QueueStats(4, 1, 3, 6, 0.5)
+    source.decode.surfaces = QueueStats(15, 2, 9, 4, 0.75, item_bytes=1000)
+    status.memory = MemoryPlan((Part("decoders", 100, ""), Part("TensorFlow", 600, "")), 2000, None, None)
+    status.decoder_memory = Allowance(500)
+    assert status.decoder_memory.take(300)
+    status.decoder_memory.give_back(100)
 
 
 @dataclass

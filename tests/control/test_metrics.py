@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from control_fakes import Answer, FakeControl, add_live
+from control_fakes import Answer, FakeControl, add_live, fill_queues
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -153,7 +153,9 @@ def test_odd_ids_are_escaped(control: FakeControl, request_: Ask) -> None:
 
 
 def test_names_follow_the_conventions_and_are_documented(control: FakeControl, request_: Ask) -> None:
-    add_live(control.status).latency["emit"].add(0.01)
+    door = add_live(control.status)
+    door.latency["emit"].add(0.01)
+    fill_queues(control.status, door)
     page = (Path(__file__).parents[2] / "docs" / "control.md").read_text(encoding="utf-8")
     ours = {name: family for name, family in scrape(request_).items() if name.startswith("vramline_")}
     assert len(ours) > 15
@@ -165,3 +167,34 @@ def test_names_follow_the_conventions_and_are_documented(control: FakeControl, r
         assert f"`{shown}`" in page, name
         for label in {label for sample in family.samples for label in sample.labels} - {"le"}:
             assert f"`{label}`" in page
+
+
+def test_queues_surfaces_and_memory(control: FakeControl, request_: Ask) -> None:
+    status = control.status
+    door = add_live(status, "door")
+    status.sources["file"] = SourceStatus("file", "f.mp4")
+    assert "vramline_stream_surfaces_bytes" not in scrape(request_)
+    fill_queues(status, door)
+    found = scrape(request_)
+    queue = {
+        "batches": 1,
+        "capacity_batches": 2,
+        "high_water_batches": 2,
+        "put_waits": 5,
+        "put_wait_seconds": 0.25,
+        "get_waits": 7,
+        "get_wait_seconds": 1.5,
+    }
+    for name, value in queue.items():
+        assert values(found[f"vramline_queue_{name}"], "queue") == {("results",): value}, name
+    assert found["vramline_queue_put_waits"].type == "counter"
+    assert values(found["vramline_stream_slot_frames"], "stream") == {("door",): 1, ("file",): 0}
+    assert values(found["vramline_stream_slot_high_water_frames"], "stream")[("door",)] == 3
+    assert values(found["vramline_stream_slot_put_wait_seconds"], "stream")[("door",)] == 0.5
+    surfaces = {"buffers": 2, "capacity_buffers": 15, "high_water_buffers": 9, "bytes": 2000, "high_water_bytes": 9000}
+    for name, value in surfaces.items():
+        assert values(found[f"vramline_stream_surfaces_{name}"], "stream") == {("door",): value}, name
+    assert values(found["vramline_gpu_memory_planned_bytes"], "part") == {("decoders",): 100, ("TensorFlow",): 600}
+    memory = {"budget": 2000, "decoders": 200, "decoders_high_water": 300, "decoders_limit": 500}
+    for name, value in memory.items():
+        assert values(found[f"vramline_gpu_memory_{name}_bytes"]) == {(): value}, name

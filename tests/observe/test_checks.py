@@ -10,6 +10,7 @@ from pipeline.observe import facts as facts_module
 from pipeline.observe import machine
 from pipeline.observe.checks import CORE_PACKAGES, Check, Level, checks, cpu_engine_works
 from pipeline.observe.facts import CODECS, GPU_PACKAGES, Facts, GpuPackage, gather
+from pipeline.observe.gpu_memory import DeviceMemory
 from pipeline.observe.machine import Driver, Gpu, Trial
 
 AV = {"version": "18.1.0", "ffmpeg": "8.1", "decoders": list(CODECS), "x264": True}
@@ -87,6 +88,22 @@ def test_a_container_without_the_video_capability() -> None:
     check = line(replace(WITH_GPU, nvdec_library=False), "NVDEC")
     assert check.level is Level.PROBLEM
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,video,utility" in str(check.remedy)
+
+
+def test_the_memory_of_the_gpu() -> None:
+    assert not [check for check in checks(CPU_ONLY) if check.name == "GPU memory"]
+    free = line(replace(WITH_GPU, gpu_memory=(DeviceMemory(143_771 << 20, 130_000 << 20),)), "GPU memory")
+    assert (free.level, free.detail) == (Level.OK, "130,000 of 143,771 MB free")
+    full = line(replace(WITH_GPU, gpu_memory=(DeviceMemory(143_771 << 20, 500 << 20),)), "GPU memory")
+    assert (full.level, full.remedy) == (Level.PROBLEM, "end what else uses the GPU: nvidia-smi shows it")
+
+
+def test_auto_follows_what_tensorflow_sees() -> None:
+    assert machine.choose_device("auto", lambda: WITH_GPU.gpu_setup)[0] == "cuda"
+    blind = replace(WITH_GPU, tensorflow=Trial(TENSORFLOW))
+    engine, reason = machine.choose_device("auto", lambda: blind.gpu_setup)
+    assert engine == "cpu"
+    assert "TensorFlow finds no GPU" in reason
 
 
 @pytest.mark.parametrize(("cuda", "why"), [(True, "CUDA libraries are not here"), (False, "this build has no CUDA")])

@@ -167,6 +167,17 @@ def test_a_gpu_with_all_that_it_needs_is_taken(requested: str) -> None:
         (GpuSetup(GPU, False, PACKAGES), "libnvcuvid, is not here", "DRIVER_CAPABILITIES=compute,video,utility"),
         (GpuSetup(GPU, True, {}), "not installed: cupy, PyNvVideoCodec", "pip install 'vramline[cuda12]'"),
         (
+            GpuSetup(Driver((11, 8), GPU.gpus), True, PACKAGES),
+            "supports CUDA 11.8 at most, and 12 is needed",
+            "install driver 525 or newer",
+        ),
+        (
+            GpuSetup(GPU, True, {**PACKAGES, "cupy-cuda13x": "14.2.0"}),  # they overwrite each other's files
+            "cupy-cuda13x is not built for CUDA 12",
+            "pip uninstall cupy-cuda13x",
+        ),
+        (GpuSetup(GPU, True, PACKAGES, False), "TensorFlow finds no GPU", "pip install 'vramline[cuda12]'"),
+        (
             GpuSetup(GPU, True, {"pynvvideocodec": "2.2.4", "cupy-cuda13x": "14.2.0"}),
             "cupy-cuda13x is not built for CUDA 12",
             "pip uninstall cupy-cuda13x",

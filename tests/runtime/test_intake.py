@@ -153,6 +153,26 @@ def test_a_full_slot_holds_its_own_source_back_and_no_other() -> None:
     thread.join(WAIT_S)
 
 
+def test_a_slot_counts_its_frames_and_the_waits_for_space() -> None:
+    intake = Intake(Dropped())
+    slot = owned(intake, capacity=2)
+    slot.put(SinkSource("a", fakes.INFO), slot)  # no frame
+    put(slot, 0)
+    put(slot, 1)
+    assert (slot.stats.capacity, slot.stats.items, slot.stats.high_water, slot.stats.put_waits) == (2, 2, 2, 0)
+    waiting = threading.Thread(target=put, args=(slot, 2), daemon=True)
+    waiting.start()
+    while waiting.is_alive() and not slot.not_full._waiters:  # type: ignore[attr-defined]
+        waiting.join(0.01)
+    intake.get(20)
+    intake.get(20)
+    waiting.join(20)
+    assert (slot.stats.items, slot.stats.put_waits) == (2, 1)
+    assert slot.stats.put_wait_s > 0
+    intake.close(discard=True)
+    assert (slot.stats.items, slot.stats.high_water) == (0, 2)
+
+
 def test_sources_take_turns_by_their_weights() -> None:
     intake = Intake(Dropped())
     light, heavy = owned(intake, "light", capacity=100), owned(intake, "heavy", capacity=100, weight=4.0)

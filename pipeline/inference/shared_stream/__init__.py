@@ -5,6 +5,6 @@ enqueued first runs first. Nothing between the stages waits, and arrays pass in 
 """
 
 from pipeline.inference.shared_stream.call import PreparedCall
-from pipeline.inference.shared_stream.stream import SharedStream, open_shared_stream
+from pipeline.inference.shared_stream.stream import SharedStream, free_memory, limit_cupy, open_shared_stream
 
-__all__ = ["PreparedCall", "SharedStream", "open_shared_stream"]
+__all__ = ["PreparedCall", "SharedStream", "free_memory", "limit_cupy", "open_shared_stream"]

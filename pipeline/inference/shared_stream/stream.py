@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 
+from pipeline.device_errors import explained, in_words
 from pipeline.errors import DeviceError
 from pipeline.inference._tensorflow import first_line, import_tensorflow
-
-log = logging.getLogger(__name__)
+from pipeline.inference.shared_stream import share
 
 ALIGNMENT_BYTES = 64  # Of any address that TensorFlow takes over; with less it ends the process.
-_MIB = 1 << 20
 _FULL_NAME = "/job:localhost/replica:0/task:0"
 
 
@@ -53,7 +51,7 @@ class SharedStream:
             with tf.device(device):
                 handle, ordinal, is_gpu = pairs(ops.vramline_stream_info())
         except (tf.errors.OpError, RuntimeError) as e:
-            raise DeviceError(f"TensorFlow cannot use the GPU: {first_line(e)}") from e
+            raise explained(e, "TensorFlow") or DeviceError(f"TensorFlow cannot use the GPU: {first_line(e)}") from e
         if device.startswith("/device:GPU") and not (is_gpu and handle):
             raise DeviceError(
                 f"TensorFlow's device {device} has no CUDA stream",
@@ -121,8 +119,8 @@ def open_shared_stream(memory_limit_bytes: int | None = None) -> SharedStream:
     """Starts TensorFlow on its first GPU and takes its stream; once per process, before TensorFlow runs anything.
 
     Args:
-        memory_limit_bytes: What TensorFlow may take of the device's memory, and takes at once; by default 60 % of what is
-            free, since decoders and our own buffers need some too.
+        memory_limit_bytes: What TensorFlow may take of the device's memory; it takes it as it needs it. By default 60 % of
+            what is free, since decoders and our own buffers need some too.
 
     Raises:
         DeviceError: there is no GPU that TensorFlow and CuPy can use, or its stream cannot be shared.
@@ -137,21 +135,47 @@ def open_shared_stream(memory_limit_bytes: int | None = None) -> SharedStream:
             "TensorFlow finds no GPU" if cuda else "this TensorFlow is built without CUDA",
             remedy="pip install 'vramline[cuda12]', and see vramline doctor",
         )
+    limit = memory_limit_bytes or int(0.6 * free_memory()[0])
+    share.request(tf, gpus, limit)
+    with in_words("TensorFlow"):
+        return SharedStream(tf, stream_ops(tf), _import_cupy())
+
+
+def free_memory() -> tuple[int, int]:
+    """Bytes of the first GPU's memory that are free, and what earlier runs of this process have left with TensorFlow and CuPy.
+
+    Makes the CUDA context, which is no longer free then.
+
+    Raises:
+        DeviceError: CuPy cannot use the GPU.
+    """
+    cupy = _import_cupy()
+    try:
+        with cupy.cuda.Device(0):
+            free: int = cupy.cuda.Device(0).mem_info[0]
+            pooled: int = cupy.get_default_memory_pool().total_bytes()
+    except Exception as e:  # Whatever CuPy raises, such as its own CUDARuntimeError.
+        raise explained(e, "CuPy") or _cupy_error(e) from e
+    return free, pooled + share.used_bytes()
+
+
+def limit_cupy(limit_bytes: int) -> None:
+    """Bounds CuPy's memory pool of the first GPU; what it holds already stays."""
+    cupy = _import_cupy()
+    with cupy.cuda.Device(0):
+        cupy.get_default_memory_pool().set_limit(size=limit_bytes)
+
+
+def _import_cupy() -> Any:
     try:
         import cupy
+    except Exception as e:  # From ImportError to what a wrong driver makes it raise.
+        raise _cupy_error(e) from e
+    return cupy
 
-        free = cupy.cuda.Device(0).mem_info[0]
-    except Exception as e:  # Whatever CuPy raises, from ImportError to its own CUDARuntimeError.
-        raise DeviceError(f"CuPy cannot use the GPU: {first_line(e)}", remedy="see vramline doctor") from e
-    limit = memory_limit_bytes or int(0.6 * free)
-    try:
-        # One GPU: others would be opened, and their memory taken, too.
-        tf.config.set_visible_devices(gpus[:1], "GPU")
-        configuration = tf.config.LogicalDeviceConfiguration(memory_limit=limit // _MIB)
-        tf.config.set_logical_device_configuration(gpus[0], [configuration])
-    except RuntimeError:
-        log.info("TensorFlow already runs in this process; its share of the GPU's memory stays as it is")
-    return SharedStream(tf, stream_ops(tf), cupy)
+
+def _cupy_error(error: Exception) -> DeviceError:
+    return DeviceError(f"CuPy cannot use the GPU: {first_line(error)}", remedy="see vramline doctor")
 
 
 def pairs(tensor: Any) -> list[int]:

@@ -41,6 +41,16 @@ _OUTSIDE = 4096
 _LARGEST_CLASS_ID = (1 << 20) - 1
 
 
+def frame_bytes(config: DetectionConfig) -> dict[str, int]:
+    """Device memory for one frame of a batch, by the name of the buffer."""
+    return {
+        "keys": CAPACITY * KEY.itemsize,
+        "tallies": TALLY.itemsize,
+        "kept": (config.max_detections + _OUTSIDE) * KEPT.itemsize,
+        "results": result_dtype(ROW, config.max_detections).itemsize,
+    }
+
+
 class CudaDetectionPostprocessor:
     """The `cuda` twin of `pipeline.postprocess.detection.DetectionPostprocessor`: the same results, in the same order.
 
@@ -79,10 +89,8 @@ class CudaDetectionPostprocessor:
         with stream.cupy:
             self._kernels = [kernel(stream.ordinal, name) for name in ("collect", "finish")]
             self._buffers = {
-                "keys": cupy.empty(max_frames * CAPACITY * KEY.itemsize, "uint8"),
-                "tallies": cupy.zeros(max_frames * TALLY.itemsize, "uint8"),
-                "kept": cupy.empty(max_frames * self._kept_capacity * KEPT.itemsize, "uint8"),
-                "results": cupy.empty(max_frames * self._results.itemsize, "uint8"),
+                name: (cupy.zeros if name == "tallies" else cupy.empty)(max_frames * size, "uint8")
+                for name, size in frame_bytes(config).items()
             }
             self._template = self._parameters(rules)
         self.downloads = Downloads(stream, max_frames * self._results.itemsize)
