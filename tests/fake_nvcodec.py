@@ -96,7 +96,7 @@ class FakeDecoder:
         assert pointer in self._locked, "unlocked twice, or never locked"
         self.unlocks += 1
         self._free.append(self._locked.pop(pointer))
-        self._free[-1][:] = 0xAA  # who reads it still sees it
+        self._write(self._free[-1], 0xAA)  # who reads it still sees it
 
     @property
     def locked(self) -> int:
@@ -112,8 +112,11 @@ class FakeDecoder:
             frame = frame.reformat(*self._shape[:2])
         data = nvdec_bytes(frame)
         memory = self._free.pop(0) if self._free else np.zeros(len(data), np.uint8)
-        memory[:] = data
+        self._write(memory, data)
         self._ready.append(memory)
+
+    def _write(self, memory: Any, data: Any) -> None:
+        memory[:] = data
 
 
 def nvdec_bytes(frame: av.VideoFrame) -> Any:
@@ -143,6 +146,8 @@ class FakeNvCodec(types.ModuleType):
         decoders: Those that are alive.
     """
 
+    decoder: type[FakeDecoder] = FakeDecoder
+
     def __init__(self) -> None:
         super().__init__("PyNvVideoCodec")
         self.unsupported: set[tuple[str, str, int]] = set()
@@ -159,7 +164,7 @@ class FakeNvCodec(types.ModuleType):
     ) -> FakeDecoder:
         assert (gpuid, cudacontext, usedevicememory) == (0, 0, True)
         assert cudastream, "the default stream would be waited for at every frame"
-        decoder = FakeDecoder(self, codec)
+        decoder = self.decoder(self, codec)
         self.decoders.add(decoder)
         self.created += 1
         return decoder
