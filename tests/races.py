@@ -121,15 +121,21 @@ class Watch:
 
 def spoil(stages: Stages) -> Stages:
     """Overwrites host memory once it has been used: kernel parameters behind their last launch, pinned results once taken."""
-
-    def swap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        setattr(owner, name, make(getattr(owner, name)))
-
-    swap(stages.preprocess, "_kernel", _SpoiltParameters)
+    spoil_preprocess(stages.preprocess)
     # `finish` is launched last with the parameters that `collect` had.
-    swap(stages.postprocess, "_kernels", lambda kernels: [kernels[0], _SpoiltParameters(kernels[1])])
-    swap(stages.postprocess.downloads, "_free", _SpoiltSlots)  # type: ignore[attr-defined]
+    _swap(stages.postprocess, "_kernels", lambda kernels: [kernels[0], _SpoiltParameters(kernels[1])])
+    _swap(stages.postprocess.downloads, "_free", _SpoiltSlots)  # type: ignore[attr-defined]
     return stages
+
+
+def spoil_preprocess(preprocess: Any) -> Any:
+    """As `spoil`, for a preprocessor alone."""
+    _swap(preprocess, "_kernel", _SpoiltParameters)
+    return preprocess
+
+
+def _swap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    setattr(owner, name, make(getattr(owner, name)))
 
 
 def differences(got: Record, want: Record) -> list[str]:

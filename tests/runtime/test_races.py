@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from exact_detector import SIZE, save_exact_detector
 from late_device import LateDevice, LateModel, Libraries, build_kernels, forget_kernels
 from media_maker import make_clip
 from races import MISTAKES, Watch, differences, run_in_turn, spoil
 
-from pipeline.config.models import BoxesPost, Config, Decode, Preprocess, Roi, Source
+from pipeline.config.models import BoxesPost, Config, Decode, ModelSource, Preprocess, Roi, Source
 from pipeline.decode import capabilities
 from pipeline.decode.nvdec import open_nvdec
+from pipeline.inference import load_model
 from pipeline.observe.machine import Driver, Gpu
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.postprocess.cuda import build_cuda_postprocessor, detection
@@ -142,3 +146,17 @@ def test_mistakes_show(device: LateDevice, specs: list[VideoSpec], mistake: str)
     assert wrong == set(order)
     first = {"surface": 0, "input": 2, "outputs": 4, "results": 4, "stream": 0}[mistake]
     assert found == set(order[first:]), "what lies behind it is wrong, and nothing before it"
+
+
+def test_what_runs_on_the_gpu_is_exact_in_any_batch(tmp_path: Path) -> None:
+    path = save_exact_detector(tmp_path / "exact")
+    model = load_model(path, ModelSource(path=str(path)), name="exact", batch_size=8)
+    images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8)
+    together = {name: array.copy() for name, array in model(images).items()}
+    order = [5, 0, 7]
+    for name, array in model(images[order]).items():
+        np.testing.assert_array_equal(array, together[name][order])
+    assert len(np.unique(together["scores"])) > 1000
+    images[0, 77, 31, 1] ^= 1
+    changed = {name for name, array in model(images).items() if not np.array_equal(array[0], together[name][0])}
+    assert changed, "a single bit of a single pixel shows"
