@@ -59,12 +59,18 @@ class FakeDecoder:
         self._context = av.CodecContext.create(_NAMES[codec], "r")
         self._context.thread_count = 1
         self._shape: tuple[int, int, str] | None = None
+        self._scaled_to: tuple[int, int] | None = None
         self._late: deque[Any] = deque()
         self._free: list[Any] = []
         self._ready: deque[Any] = deque()
         self._locked: dict[int, Any] = {}
         self.is_broken = False
         self.unlocks = 0
+
+    def setReconfigParams(self, width: int, height: int) -> None:
+        assert self._shape is None, "too late: the first frames have their size"
+        assert width % 2 == height % 2 == 0
+        self._scaled_to = width, height
 
     def GetNumDecodedFrame(self, packet: PacketData) -> int:
         self._free += self._ready  # what was not locked is written again
@@ -110,7 +116,7 @@ class FakeDecoder:
             raise PyNvVCExceptionUnsupported("Reconfigure Not supported when width/height > maxwidth/maxheight")
         if shape[:2] != self._shape[:2]:
             frame = frame.reformat(*self._shape[:2])
-        data = nvdec_bytes(frame)
+        data = nvdec_bytes(frame, self._scaled_to)
         memory = self._free.pop(0) if self._free else np.zeros(len(data), np.uint8)
         self._write(memory, data)
         self._ready.append(memory)
@@ -119,8 +125,8 @@ class FakeDecoder:
         memory[:] = data
 
 
-def nvdec_bytes(frame: av.VideoFrame) -> Any:
-    """A frame as NVDEC would write it: NV12 or P016, rows of pairs; 4:4:4 as planes."""
+def nvdec_bytes(frame: av.VideoFrame, scaled_to: tuple[int, int] | None = None) -> Any:
+    """A frame as NVDEC would write it: NV12 or P016, rows of pairs; 4:4:4 as planes. Planes are scaled each by itself."""
     bits = frame.format.components[0].bits
     kind = np.uint8 if bits == 8 else np.dtype("<u2")
     planes = []
@@ -128,6 +134,8 @@ def nvdec_bytes(frame: av.VideoFrame) -> Any:
         columns = frame.format.chroma_width(frame.width) if is_chroma else frame.width
         rows = frame.format.chroma_height(frame.height) if is_chroma else frame.height
         samples = np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:rows, :columns]
+        if scaled_to is not None:
+            samples = box_filtered(samples, *(side // 2 if is_chroma else side for side in scaled_to))
         planes.append(samples << (16 - bits) if bits > 8 else samples)
     luma, cb, cr = planes
     if cb.shape == luma.shape:
@@ -135,6 +143,19 @@ def nvdec_bytes(frame: av.VideoFrame) -> Any:
     else:
         parts = [np.pad(luma, ((0, 0), (0, luma.shape[1] % 2))), np.stack([cb, cr], -1)]
     return np.concatenate([np.frombuffer(part.tobytes(), np.uint8) for part in parts])
+
+
+def box_filtered(plane: Any, width: int, height: int) -> Any:
+    """A plane made smaller: means over the area of each new sample."""
+
+    def shrink(rows: Any, count: int) -> Any:
+        sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, 0)])
+        edges = np.linspace(0, len(rows), count + 1)
+        whole = np.minimum(edges.astype(int), len(rows) - 1)
+        at = sums[whole] + (edges - whole)[:, None] * rows[whole]
+        return np.diff(at, axis=0) * (count / len(rows))
+
+    return np.rint(shrink(shrink(plane.astype(float), height).T, width).T).astype(plane.dtype)
 
 
 class FakeNvCodec(types.ModuleType):

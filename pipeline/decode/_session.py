@@ -19,9 +19,16 @@ class NvdecSession:
     """
 
     def __init__(
-        self, nvc: NvCodec, stream: DeviceStream, codec: str, layout: SurfaceLayout, ring: SurfaceRing
+        self,
+        nvc: NvCodec,
+        stream: DeviceStream,
+        codec: str,
+        layout: SurfaceLayout,
+        ring: SurfaceRing,
+        *,
+        is_scaled: bool = False,
     ) -> None:
-        """`codec` is FFmpeg's name; raises what `decode_errors` names."""
+        """`codec` is FFmpeg's name, `is_scaled` whether `layout` is smaller than the video; raises what `decode_errors` names."""
         with creation_lock:
             self._decoder = nvc.CreateDecoder(
                 gpuid=stream.ordinal,
@@ -30,6 +37,8 @@ class NvdecSession:
                 cudastream=stream.handle,
                 usedevicememory=True,
             )
+            if is_scaled:  # in force from the first packet on
+                self._decoder.setReconfigParams(layout.width, layout.height)
         self.layout = layout
         self._ring = ring
         self._packet = nvc.PacketData()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A picture and its source's id -> (width, height) in samples that it is to be scaled to, even; None: it stays as it is.
+ScaleTo = Callable[[Picture, str], "tuple[int, int] | None"]
+
 # As many packets are looked through for the first picture behind a key frame; intra refresh takes that long.
 _MOST_HELD = 64
 
@@ -46,6 +49,7 @@ class _Look:
     rotation: int
     mirror: bool
     sar: Fraction
+    scaled_to: tuple[int, int] | None
 
 
 class NvdecDecoder(VideoDecoder):
@@ -65,6 +69,7 @@ class NvdecDecoder(VideoDecoder):
         stream: DeviceStream,
         ring: int,
         capabilities: Capabilities,
+        scale: ScaleTo | None = None,
     ) -> None:
         """Opens the video.
 
@@ -75,6 +80,7 @@ class NvdecDecoder(VideoDecoder):
             stream: Where all work on the device is enqueued.
             ring: How many surfaces may be on loan at a time.
             capabilities: What the GPU decodes.
+            scale: What NVDEC is to scale pictures to: surfaces are smaller then, `Picture.width` and `height` stay.
 
         Raises:
             SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`.
@@ -82,6 +88,7 @@ class NvdecDecoder(VideoDecoder):
         """
         self._device_stream = stream
         self._capabilities = capabilities
+        self._scale = scale
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
         self._nvc = load_nvcodec()
@@ -222,16 +229,22 @@ class NvdecDecoder(VideoDecoder):
         if frame is None:
             return None
         video = VideoFormat.of_frame(context.codec.canonical_name, frame)
-        picture = self._picture(frame)
+        picture, colour, scaled_to = self._picture(frame), None, None
+        if self._scale is not None and picture.chroma_shift == (1, 1):
+            scaled_to = self._scale(picture, self._spec.source_id)
+        if scaled_to is not None:
+            # Planes are scaled each by itself, so what chroma is off luma shrinks with the picture, towards the middle.
+            colour = replace(picture.colour, siting="center")
         return _Look(
             video,
             picture.chroma_shift,
-            picture.colour,
+            colour or picture.colour,
             picture.width,
             picture.height,
             picture.rotation,
             picture.mirror,
             picture.sar,
+            scaled_to,
         )
 
     def _begin(self, look: _Look) -> str | None:
@@ -241,9 +254,12 @@ class NvdecDecoder(VideoDecoder):
             return why_not
         video = look.video
         assert video.pix_fmt is not None
-        layout = surface_layout(video.width, video.height, video.pix_fmt)
+        is_scaled = look.scaled_to is not None
+        layout = surface_layout(*(look.scaled_to or (video.width, video.height)), video.pix_fmt)
         try:
-            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring)
+            self._session = NvdecSession(
+                self._nvc, self._device_stream, video.codec, layout, self._ring, is_scaled=is_scaled
+            )
         except self._errors as e:
             return f"NVDEC cannot be set up: {_first_line(e)}"
         self._look = look
@@ -339,7 +355,13 @@ class NvdecDecoder(VideoDecoder):
 
 
 def open_nvdec(
-    spec: VideoSpec, decode: Decode, stats: DecodeStats | None = None, *, stream: DeviceStream, ring: int
+    spec: VideoSpec,
+    decode: Decode,
+    stats: DecodeStats | None = None,
+    *,
+    stream: DeviceStream,
+    ring: int,
+    scale: ScaleTo | None = None,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -349,12 +371,14 @@ def open_nvdec(
         stats: Where to count; counters of its own by default.
         stream: Where all work on the device is enqueued.
         ring: How many surfaces of it may be on loan at a time.
+        scale: What NVDEC is to scale pictures to; None: nothing is scaled.
 
     Raises:
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`.
         DeviceError: PyNvVideoCodec or the driver is missing, with the remedy.
     """
-    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=gpu_capabilities(stream.ordinal))
+    capabilities = gpu_capabilities(stream.ordinal)
+    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=capabilities, scale=scale)
 
 
 def _first_line(error: Exception) -> str:

@@ -106,6 +106,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.inference.signature import resolve_input
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess.cuda import build_cuda_postprocessor
+    from pipeline.preprocess.decode_scale import DecodeScale
     from pipeline.preprocess.engines import device_preprocessor
     from pipeline.tracking import build_tracker, for_tracking
 
@@ -125,8 +126,14 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
     # Together the videos fill what waits for the lane, and the batch that it collects.
     ring = _LEAST_SURFACES + (job.config.queue_batches + 1) * model.batch_size // job.open_sources
+    decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" else None
+
+    def open_decoder(spec: VideoSpec, stats: DecodeStats) -> Decoder:
+        scale = None if outputs.needs_pixels else decode_scale
+        return open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring, scale=scale)
+
     return Stages(
-        open_decoder=_checked(lambda spec, stats: open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring)),
+        open_decoder=_checked(open_decoder),
         preprocess=preprocess,
         model=model,
         postprocess=build_cuda_postprocessor(

@@ -349,6 +349,7 @@ class Pipeline:
         batch_size = stages.model.batch_size
         intake = Intake(self._drop)
         if deliver:
+            stages.outputs.others_need_pixels = True
             self._delivered = BoundedQueue(self.config.queue_batches)
         self._lane = Lane(
             stages,

@@ -287,3 +287,18 @@ def test_a_run_that_cannot_end_is_given_up_in_time_and_says_so(make):
     for thread in threading.enumerate():
         if thread.name.startswith("lane-"):
             thread.join(20)
+
+
+def test_only_a_loop_over_results_or_a_sink_that_draws_needs_pixels(make):
+    """Decoders ask, before they make pictures smaller."""
+    for sinks, loops, expected in (([], False, False), ([], True, True), ([FakeSink(needs_pixels=True)], False, True)):
+        asked = []
+
+        class Asking(FakeDecoder):
+            def __iter__(self, asked=asked):
+                asked.append(pipeline._stages.outputs.needs_pixels)
+                return super().__iter__()
+
+        pipeline = make({"a": Asking("a", 3)}, sinks=sinks)
+        assert len(list(pipeline)) == 3 if loops else pipeline.run()
+        assert asked == [expected]
