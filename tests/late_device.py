@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,11 +152,19 @@ class LateCupy(ModuleType):
             assert on == stream.handle
             stream.put(lambda: ctypes.memmove(to, source, size))
 
+        pinned: list[np.ndarray] = []  # for good, as what is let go of may still be copied from or to
+
+        def alloc_pinned(size: int) -> np.ndarray:
+            """What is let go of is poisoned at once, as if somebody else had got it."""
+            pinned.append(memory := np.zeros(size, np.uint8))
+            weakref.finalize(view := memory[:], memory.fill, POISON)
+            return view
+
         self.RawModule = RawModule
         self.ascontiguousarray = np.ascontiguousarray
         self.cuda = SimpleNamespace(
             alloc=pool.alloc,
-            alloc_pinned_memory=bytearray,
+            alloc_pinned_memory=alloc_pinned,
             Event=Event,
             Device=lambda ordinal: LateStream(),
             runtime=SimpleNamespace(memcpyAsync=copy, memcpyHostToDevice=1, memcpyDeviceToHost=2),

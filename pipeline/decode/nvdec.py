@@ -346,12 +346,15 @@ class NvdecDecoder(VideoDecoder):
             raise failure(self._spec, reason)
         log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
         upload = PictureUpload(self._device_stream, self._ring)
-        for frame in self._in_software(self._next_packets()):
-            picture = upload(frame.picture)
-            if picture is None:
-                return
-            self.stats.uploaded += 1
-            yield replace(frame, picture=picture)
+        try:
+            for frame in self._in_software(self._next_packets()):
+                picture = upload(frame.picture)
+                if picture is None:
+                    return
+                self.stats.uploaded += 1
+                yield replace(frame, picture=picture)
+        finally:
+            upload.finish()
 
 
 def open_nvdec(

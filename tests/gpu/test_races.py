@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 from exact_detector import save_exact_detector
-from races import MISTAKES, POISON, Record, Watch, differences, run_in_turn, spoil, spoil_preprocess
+from in_turn import run_in_turn
+from races import MISTAKES, POISON, Record, Watch, differences, spoil, spoil_preprocess
 
 from pipeline import Pipeline
 from pipeline.config.cards import load_model_card

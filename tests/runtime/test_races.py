@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from exact_detector import SIZE, save_exact_detector
+from in_turn import run_in_turn
 from late_device import LateDevice, LateModel, Libraries, build_kernels, forget_kernels
 from media_maker import make_clip
-from races import MISTAKES, Watch, differences, run_in_turn, spoil
+from races import MISTAKES, Watch, differences, spoil
 
 from pipeline.config.models import BoxesPost, Config, Decode, ModelSource, Preprocess, Roi, Source
 from pipeline.decode import capabilities
+from pipeline.decode.download import surface_bytes
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.inference import load_model
 from pipeline.observe.machine import Driver, Gpu
@@ -146,6 +149,36 @@ def test_mistakes_show(device: LateDevice, specs: list[VideoSpec], mistake: str)
     assert wrong == set(order)
     first = {"surface": 0, "input": 2, "outputs": 4, "results": 4, "stream": 0}[mistake]
     assert found == set(order[first:]), "what lies behind it is wrong, and nothing before it"
+
+
+def test_uploads_under_way_arrive_when_their_source_has_ended(device: LateDevice, tmp_path: Path) -> None:
+    """Pinned memory of a source that has ended, or of a size that it no longer has, is given to the next who asks."""
+    sizes = [(64, 48), (96, 64), (80, 48)]
+    parts = [
+        make_clip(tmp_path / f"{w}.ts", width=w, height=h, frames=6, pix_fmt="yuv422p").read_bytes() for w, h in sizes
+    ]
+    path = tmp_path / "all.ts"
+    path.write_bytes(b"".join(parts))
+    spec = VideoSpec("s", str(path), str(path), False, Source(path=str(path)))
+
+    def prints(waits: bool) -> list[Any]:
+        numbers = []
+        for frame in open_nvdec(spec, Decode(), stream=device.stream, ring=6):
+            surface = frame.picture.surface
+            assert surface is not None
+            size = surface_bytes(surface.layout, frame.picture.chroma_shift)
+            numbers.append(device.fingerprint(surface.pointer, size))
+            if waits:
+                device.synchronize()
+            surface.release()
+        del frame, surface  # and with them the upload
+        gc.collect()
+        found = device.fingerprints()
+        return [found[n] for n in numbers]
+
+    want = prints(waits=True)
+    assert len(set(want)) == 18
+    assert prints(waits=False) == want
 
 
 def test_what_runs_on_the_gpu_is_exact_in_any_batch(tmp_path: Path) -> None:
