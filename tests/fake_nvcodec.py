@@ -60,12 +60,18 @@ class FakeDecoder:
         self._context = av.CodecContext.create(_NAMES[codec], "r")
         self._context.thread_count = 1
         self._shape: tuple[int, int, str] | None = None
+        self._scaled_to: tuple[int, int] | None = None
         self._late: deque[Any] = deque()
         self._free: list[Any] = []
         self._ready: deque[Any] = deque()
         self._locked: dict[int, Any] = {}
         self.is_broken = False
         self.unlocks = 0
+
+    def setReconfigParams(self, width: int, height: int) -> None:
+        assert self._shape is None, "too late: the first frames have their size"
+        assert width % 2 == height % 2 == 0
+        self._scaled_to = width, height
 
     def GetNumDecodedFrame(self, packet: PacketData) -> int:
         self._free += self._ready  # what was not locked is written again
@@ -106,7 +112,7 @@ class FakeDecoder:
         assert pointer in self._locked, "unlocked twice, or never locked"
         self.unlocks += 1
         self._free.append(self._locked.pop(pointer))
-        self._free[-1][:] = 0xAA  # who reads it still sees it
+        self._write(self._free[-1], 0xAA)  # who reads it still sees it
 
     @property
     def locked(self) -> int:
@@ -120,14 +126,17 @@ class FakeDecoder:
             raise PyNvVCExceptionUnsupported("Reconfigure Not supported when width/height > maxwidth/maxheight")
         if shape[:2] != self._shape[:2]:
             frame = frame.reformat(*self._shape[:2])
-        data = nvdec_bytes(frame)
+        data = nvdec_bytes(frame, self._scaled_to)
         memory = self._free.pop(0) if self._free else np.zeros(len(data), np.uint8)
-        memory[:] = data
+        self._write(memory, data)
         self._ready.append(memory)
 
+    def _write(self, memory: Any, data: Any) -> None:
+        memory[:] = data
 
-def nvdec_bytes(frame: av.VideoFrame) -> Any:
-    """A frame as NVDEC would write it: NV12 or P016, rows of pairs; 4:4:4 as planes."""
+
+def nvdec_bytes(frame: av.VideoFrame, scaled_to: tuple[int, int] | None = None) -> Any:
+    """A frame as NVDEC would write it: NV12 or P016, rows of pairs; 4:4:4 as planes. Planes are scaled each by itself."""
     bits = frame.format.components[0].bits
     kind = np.uint8 if bits == 8 else np.dtype("<u2")
     planes = []
@@ -135,6 +144,8 @@ def nvdec_bytes(frame: av.VideoFrame) -> Any:
         columns = frame.format.chroma_width(frame.width) if is_chroma else frame.width
         rows = frame.format.chroma_height(frame.height) if is_chroma else frame.height
         samples = np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:rows, :columns]
+        if scaled_to is not None:
+            samples = box_filtered(samples, *(side // 2 if is_chroma else side for side in scaled_to))
         planes.append(samples << (16 - bits) if bits > 8 else samples)
     luma, cb, cr = planes
     if cb.shape == luma.shape:
@@ -149,6 +160,19 @@ def failure_text(code: int) -> str:
     return f"HandleVideoSequence : the fake fails\nError code : {code}\n at NvDecoder.cpp:1"
 
 
+def box_filtered(plane: Any, width: int, height: int) -> Any:
+    """A plane made smaller: means over the area of each new sample."""
+
+    def shrink(rows: Any, count: int) -> Any:
+        sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, 0)])
+        edges = np.linspace(0, len(rows), count + 1)
+        whole = np.minimum(edges.astype(int), len(rows) - 1)
+        at = sums[whole] + (edges - whole)[:, None] * rows[whole]
+        return np.diff(at, axis=0) * (count / len(rows))
+
+    return np.rint(shrink(shrink(plane.astype(float), height).T, width).T).astype(plane.dtype)
+
+
 class FakeNvCodec(types.ModuleType):
     """`sys.modules["PyNvVideoCodec"]`.
 
@@ -159,6 +183,8 @@ class FakeNvCodec(types.ModuleType):
         failure: What it says then.
         decoders: Those that are alive.
     """
+
+    decoder: type[FakeDecoder] = FakeDecoder
 
     def __init__(self) -> None:
         super().__init__("PyNvVideoCodec")
@@ -178,7 +204,7 @@ class FakeNvCodec(types.ModuleType):
     ) -> FakeDecoder:
         assert (gpuid, cudacontext, usedevicememory) == (0, 0, True)
         assert cudastream, "the default stream would be waited for at every frame"
-        decoder = FakeDecoder(self, codec)
+        decoder = self.decoder(self, codec)
         self.decoders.add(decoder)
         self.created += 1
         return decoder

@@ -274,6 +274,11 @@ class Decode(Section):
         title="Fallback",
         description="What the cuda engine does with videos that the GPU cannot decode. cpu: FFmpeg decodes them and every frame is uploaded, which is counted; error: the source fails.",
     )
+    scale: Literal["off", "auto"] = Field(
+        "off",
+        title="Scale",
+        description="Whether the GPU's decoder makes pictures smaller before anything else sees them. auto: where the model's input shows at least two samples a pixel in both directions, down to one, unless a sink, a plug-in or your own loop gets the pixels; its filter is not the reference's, so results change a little. Boxes stay in the source's pixels; the cpu engine does not scale.",
+    )
 
 
 class Preprocess(Section):

@@ -33,8 +33,12 @@ class NvdecSession:
         ring: SurfaceRing,
         *,
         memory: Reservation | None = None,
+        is_scaled: bool = False,
     ) -> None:
-        """`codec` is FFmpeg's name, `memory` what was taken for it; raises what `decode_errors` names."""
+        """For packets of one size and format; raises what `decode_errors` names.
+
+        `codec` is FFmpeg's name, `memory` what was taken for it, `is_scaled` whether `layout` is smaller than the video.
+        """
         with creation_lock:
             self._decoder = nvc.CreateDecoder(
                 gpuid=stream.ordinal,
@@ -43,6 +47,8 @@ class NvdecSession:
                 cudastream=stream.handle,
                 usedevicememory=True,
             )
+            if is_scaled:  # in force from the first packet on
+                self._decoder.setReconfigParams(layout.width, layout.height)
         self._memory = memory  # given back behind the decoder
         self.layout = layout
         self._ring = ring

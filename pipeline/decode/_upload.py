@@ -30,7 +30,9 @@ class _Buffer:
 class PictureUpload:
     """Copies pictures up on the stream; the decoding thread waits only for its own earlier copies, and for the ring.
 
-    Device memory is written again once its loan is back. That is in order: whatever reads it was enqueued before.
+    Device memory is written again once its loan is back. That is in order: whatever reads it was enqueued before. Staging
+    memory is not: CuPy gives what is let go of to the next who asks, whose pictures would overtake the copies under way. So
+    they are waited for first, also at the end, by `finish`.
     """
 
     def __init__(self, stream: DeviceStream, ring: SurfaceRing, reserve: Callable[[int], Reservation]) -> None:
@@ -44,6 +46,7 @@ class PictureUpload:
         self._memory: tuple[int, Reservation] | None = None  # bytes of a picture, and what was taken for such
         self._free: deque[_Buffer] = deque()
         self._out: dict[int, _Buffer] = {}
+        self._last: _Buffer | None = None
 
     def __call__(self, picture: Picture) -> Picture | None:
         """The picture with a surface in place of its planes; None if the ring was closed. Raises what `reserve` does."""
@@ -60,10 +63,16 @@ class PictureUpload:
             source = buffer.staging.ctypes.data
             runtime.memcpyAsync(buffer.device.ptr, source, size, runtime.memcpyHostToDevice, self._stream.handle)
             buffer.copied.record(self._stream.cupy)
+        self._last = buffer
         pointer = buffer.device.ptr
         self._out[pointer] = buffer
         surface = Surface(pointer, layout, Loan(self._came_back, pointer, self._ring), uploaded=True)
         return replace(picture, planes=(), owner=None, surface=surface)
+
+    def finish(self) -> None:
+        """Waits for the copies under way; to be called before this is let go of. Surfaces stay."""
+        if self._last is not None:
+            self._last.copied.synchronize()  # the others come before it
 
     def _came_back(self, pointer: int) -> None:
         self._free.append(self._out.pop(pointer))
@@ -71,8 +80,8 @@ class PictureUpload:
     def _buffer(self, size: int) -> _Buffer:
         while self._free:
             buffer = self._free.popleft()
+            buffer.copied.synchronize()
             if buffer.size == size:
-                buffer.copied.synchronize()
                 return buffer
         assert self._memory is not None
         return _Buffer(self._cupy, size, self._memory[1])  # the ring bounds how many there are

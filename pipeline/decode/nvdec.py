@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# A picture and its source's id -> (width, height) in samples that it is to be scaled to, even; None: it stays as it is.
+ScaleTo = Callable[[Picture, str], "tuple[int, int] | None"]
+
 # As many packets are looked through for the first picture behind a key frame; intra refresh takes that long.
 _MOST_HELD = 64
 _WITH_START_CODES = ("h264", "hevc")
@@ -51,6 +54,7 @@ class _Look:
     rotation: int
     mirror: bool
     sar: Fraction
+    scaled_to: tuple[int, int] | None
 
 
 class NvdecDecoder(VideoDecoder):
@@ -71,6 +75,7 @@ class NvdecDecoder(VideoDecoder):
         ring: int,
         capabilities: Capabilities,
         memory: SurfaceMemory | None = None,
+        scale: ScaleTo | None = None,
     ) -> None:
         """Opens the video.
 
@@ -82,6 +87,7 @@ class NvdecDecoder(VideoDecoder):
             ring: How many surfaces may be on loan at a time.
             capabilities: What the GPU decodes.
             memory: What it may take of the device's memory; default: any.
+            scale: What NVDEC is to scale pictures to: surfaces are smaller then, `Picture.width` and `height` stay.
 
         Raises:
             SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
@@ -90,6 +96,7 @@ class NvdecDecoder(VideoDecoder):
             DeviceLostError: also while it is iterated: the device has failed.
         """
         self._device_stream = stream
+        self._scale = scale
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
         self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
@@ -260,16 +267,22 @@ class NvdecDecoder(VideoDecoder):
         if frame is None:
             return None
         video = VideoFormat.of_frame(context.codec.canonical_name, frame)
-        picture = self._picture(frame)
+        picture, colour, scaled_to = self._picture(frame), None, None
+        if self._scale is not None and picture.chroma_shift == (1, 1):
+            scaled_to = self._scale(picture, self._spec.source_id)
+        if scaled_to is not None:
+            # Planes are scaled each by itself, so what chroma is off luma shrinks with the picture, towards the middle.
+            colour = replace(picture.colour, siting="center")
         return _Look(
             video,
             picture.chroma_shift,
-            picture.colour,
+            colour or picture.colour,
             picture.width,
             picture.height,
             picture.rotation,
             picture.mirror,
             picture.sar,
+            scaled_to,
         )
 
     def _begin(self, look: _Look) -> str | None:
@@ -279,11 +292,15 @@ class NvdecDecoder(VideoDecoder):
             return why_not
         video = look.video
         assert video.pix_fmt is not None
-        layout = surface_layout(video.width, video.height, video.pix_fmt)
-        surface = picture_size(video.width, video.height, video.pix_fmt)
+        is_scaled = look.scaled_to is not None
+        width, height = look.scaled_to or (video.width, video.height)
+        layout = surface_layout(width, height, video.pix_fmt)
+        surface = picture_size(width, height, video.pix_fmt)
         memory = self._guard.reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
         try:
-            self._session = NvdecSession(self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory)
+            self._session = NvdecSession(
+                self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory, is_scaled=is_scaled
+            )
         except self._errors as e:
             self._guard.check(e)
             return f"NVDEC cannot be set up: {_first_line(e)}"
@@ -381,16 +398,19 @@ class NvdecDecoder(VideoDecoder):
             log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
         self._has_warned = True
         upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
-        for frame in self._in_software(self._next_packets()):
-            try:
-                picture = upload(frame.picture)
-            except (RuntimeError, MemoryError) as e:  # CuPy's
-                self._guard.check(e)
-                raise
-            if picture is None:
-                return
-            self.stats.uploaded += 1
-            yield (replace(frame, picture=picture),)
+        try:
+            for frame in self._in_software(self._next_packets()):
+                try:
+                    picture = upload(frame.picture)
+                except (RuntimeError, MemoryError) as e:  # CuPy's
+                    self._guard.check(e)
+                    raise
+                if picture is None:
+                    return
+                self.stats.uploaded += 1
+                yield (replace(frame, picture=picture),)
+        finally:
+            upload.finish()
 
 
 def open_nvdec(
@@ -401,6 +421,7 @@ def open_nvdec(
     stream: DeviceStream,
     ring: int,
     memory: SurfaceMemory | None = None,
+    scale: ScaleTo | None = None,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -411,6 +432,7 @@ def open_nvdec(
         stream: Where all work on the device is enqueued.
         ring: How many surfaces of it may be on loan at a time.
         memory: What it may take of the device's memory; default: any.
+        scale: What NVDEC is to scale pictures to; None: nothing is scaled.
 
     Raises:
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too
@@ -418,7 +440,9 @@ def open_nvdec(
         DeviceError: PyNvVideoCodec or the driver is missing, with the remedy.
     """
     capabilities = gpu_capabilities(stream.ordinal)
-    return NvdecDecoder(spec, decode, stats, stream=stream, ring=ring, capabilities=capabilities, memory=memory)
+    return NvdecDecoder(
+        spec, decode, stats, stream=stream, ring=ring, capabilities=capabilities, memory=memory, scale=scale
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -113,6 +113,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.inference.signature import resolve_input
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess.cuda import build_cuda_postprocessor
+    from pipeline.preprocess.decode_scale import DecodeScale
     from pipeline.preprocess.engines import device_preprocessor
     from pipeline.runtime.vram import ring_surfaces
     from pipeline.tracking import build_tracker, for_tracking
@@ -141,10 +142,14 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     ring = ring_surfaces(job.config.queue_batches, model.batch_size, job.open_sources)
     decoders = Allowance(memory.shares.decoders_bytes)
     surfaces = SurfaceMemory(decoders, memory.shares.source_bytes)
+    decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" else None
+
+    def open_decoder(spec: VideoSpec, stats: DecodeStats) -> Decoder:
+        scale = None if outputs.needs_pixels else decode_scale
+        return open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring, memory=surfaces, scale=scale)
+
     return Stages(
-        open_decoder=_checked(
-            lambda spec, stats: open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring, memory=surfaces)
-        ),
+        open_decoder=_checked(open_decoder),
         preprocess=preprocess,
         model=model,
         postprocess=build_cuda_postprocessor(

@@ -20,6 +20,10 @@ class Outputs:
         sinks: In the order of the configuration.
         status: Of the run.
         close_others: Called behind the sinks, for those who work for the outputs but are none; raises nothing.
+
+    Attributes:
+        had_sinks: Whether there were any.
+        others_need_pixels: Whether somebody beside the sinks gets the frames with their pixels; set before the run.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class Outputs:
         self._sinks = list(sinks)
         self._status = status
         self.had_sinks = bool(sinks)
+        self.others_need_pixels = False
 
     def add(self, sink: Sink) -> None:
         """Another one, open already, behind all others."""
@@ -36,8 +41,8 @@ class Outputs:
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether any sink draws on the frames."""
-        return any(sink.needs_pixels for sink in self._sinks)
+        """Whether any sink draws on the frames, or somebody else who has said so."""
+        return self.others_need_pixels or any(sink.needs_pixels for sink in self._sinks)
 
     @property
     def all_failed(self) -> bool:

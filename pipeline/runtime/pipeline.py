@@ -357,6 +357,7 @@ class Pipeline:
         batch_size = stages.model.batch_size
         intake = Intake(self._drop)
         if deliver:
+            stages.outputs.others_need_pixels = True
             self._delivered = BoundedQueue(self.config.queue_batches)
             self.status.queues["consumer"] = self._delivered.stats
         self._lane = Lane(

@@ -287,3 +287,23 @@ def test_a_run_that_cannot_end_is_given_up_in_time_and_says_so(make):
     for thread in threading.enumerate():
         if thread.name.startswith("lane-"):
             thread.join(20)
+
+
+@pytest.mark.parametrize(
+    ("needs_pixels", "loops", "expected"), [(False, False, False), (False, True, True), (True, False, True)]
+)
+def test_only_a_loop_over_results_or_a_sink_that_draws_needs_pixels(make, needs_pixels, loops, expected):
+    """Decoders ask, before they make pictures smaller."""
+    asked = []
+
+    class Asking(FakeDecoder):
+        def __iter__(self):
+            asked.append(pipeline._stages.outputs.needs_pixels)
+            return super().__iter__()
+
+    pipeline = make({"a": Asking("a", 3)}, sinks=[FakeSink(needs_pixels)])
+    if loops:
+        assert len(list(pipeline)) == 3
+    else:
+        pipeline.run()
+    assert asked == [expected]
