@@ -61,6 +61,8 @@ _SECTIONS: list[tuple[str, type[Section]]] = [
     ("`pipeline.decode`", models.Decode),
     ("`pipeline.preprocess`", models.Preprocess),
     ("`pipeline.model`", models.ModelSource),
+    ("`pipeline.models[]`", models.SideModel),
+    ("`pipeline.cascade[]`", models.CascadeModel),
     ("`pipeline.plugins[]`", plugins.StagePlugin),
 ]
 
