@@ -125,7 +125,9 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
         )
         if poses
         else None,
-        Segmentations(**_columns(maps, "classes", "transforms", "sizes"), names=maps[0].names, class_offset=maps[0].class_offset)
+        Segmentations(
+            **_columns(maps, "classes", "transforms", "sizes"), names=maps[0].names, class_offset=maps[0].class_offset
+        )
         if maps
         else None,
         np.concatenate(embeddings) if embeddings else None,
@@ -200,9 +202,7 @@ def _taken_detections(detections: Detections, rows: Rows) -> Detections:
 
 
 def _taken_classes(classes: Classifications, rows: Rows) -> Classifications:
-    return replace(
-        classes, class_ids=classes.class_ids[rows], scores=classes.scores[rows], counts=classes.counts[rows]
-    )
+    return replace(classes, class_ids=classes.class_ids[rows], scores=classes.scores[rows], counts=classes.counts[rows])
 
 
 def _taken_poses(poses: Poses, rows: Rows) -> Poses:

@@ -87,7 +87,9 @@ class KeptResults:
         rows = np.where(old, place[np.where(old, sources, 0)], sources - capacity + len(used))
         return taken(joined([taken(self._predictions, used), new]), rows)
 
-    def _keep(self, slots: Rows, frame_numbers: Rows, new: Predictions | None, has_result: npt.NDArray[np.bool_]) -> None:
+    def _keep(
+        self, slots: Rows, frame_numbers: Rows, new: Predictions | None, has_result: npt.NDArray[np.bool_]
+    ) -> None:
         is_last = np.zeros(len(slots), np.bool_)  # of a slot that was filled several times the last one counts
         is_last[len(slots) - 1 - np.unique(slots[::-1], return_index=True)[1]] = True
         is_last &= slots != NO_TRACK

@@ -37,4 +37,6 @@ def is_usable(boxes: Floats, sizes: Floats) -> npt.NDArray[np.bool_]:
     """(C,) whether a box is finite and has an area inside its picture."""
     with np.errstate(invalid="ignore"):
         low, high = np.maximum(boxes[:, :2], 0.0), np.minimum(boxes[:, 2:], sizes)
-        return np.isfinite(boxes).all(axis=1) & (high > low).all(axis=1)
+        has_sides = np.isfinite(boxes) & np.tile(high > low, 2)
+    usable: npt.NDArray[np.bool_] = np.logical_and.reduce(has_sides, axis=1)
+    return usable

@@ -87,7 +87,9 @@ def _parent_detects(root: Node, section: Path, parent: Path | None) -> Iterator[
     family = _family(root, parent)
     kind = FAMILIES.get(family or "")
     if kind is not None and not issubclass(kind, MAY_DETECT):
-        whose = "the pipeline's own model" if parent == MAIN else repr(plain_data(find(root, (*parent, "name")) or root))
+        whose = (
+            "the pipeline's own model" if parent == MAIN else repr(plain_data(find(root, (*parent, "name")) or root))
+        )
         message = f"{whose} has postprocess family {family!r}, which gives no detections to look at"
         yield issue_at(place, path, message, "let `of` name a detector")
 

@@ -14,6 +14,7 @@ from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
 from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.second import find_second, stage_names
 from pipeline.sources.resolve import VideoSpec, resolve
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
         for i, sink in enumerate(config.sinks)
     ]
     path, name = locate_model(stages_config.model, progress)
+    second = find_second(stages_config, plugins, lambda model: locate_model(model, progress))
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
     analytics = Analytics(
         {spec.source_id: spec.settings.analytics for spec in specs if spec.settings.analytics is not None}
@@ -90,13 +92,15 @@ def build_stages(config: Config, specs: Sequence[VideoSpec], status: RunStatus, 
     outputs = Outputs(sinks, status, close_others=plugins.close)
     make_stages = cuda_stages if status.device == "cuda" else cpu_stages
     videos = open_sources(config, status.device, len(specs))
-    stages = make_stages(Job(config, path, name, rois, videos, postprocess), outputs)
+    stages = make_stages(Job(config, path, name, rois, videos, postprocess, second, status), outputs)
     chain = StageChain(own_stages) if own_stages else None
     stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
     outputs.open()
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
     tracking = () if stages.tracker is None else (TRACK,)
-    status.stages = {stage: StageTimes() for stage in (*STAGES[:-1], *tracking, STAGES[-1])}
+    before, behind = stage_names(stages)
+    names = (*STAGES[:1], *before, *STAGES[1:-1], *tracking, *behind, STAGES[-1])
+    status.stages = {stage: StageTimes() for stage in names}
     return stages
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.models import Config, Roi
 from pipeline.errors import SourceError
+from pipeline.observe.status import RunStatus
 from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.session import OpenDecoder
@@ -18,6 +19,7 @@ from pipeline.stages import Decoder, DecodeStats
 
 if TYPE_CHECKING:
     from pipeline.plugins.host import Loaded
+    from pipeline.runtime.second import SecondJob
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class Job:
         rois: Region of interest by source id.
         open_sources: How many videos are decoded at the same time.
         postprocess: The user's own postprocessor; None: a family's.
+        second: The further models.
+        status: Of the run.
     """
 
     config: Config
@@ -49,6 +53,8 @@ class Job:
     rois: dict[str, Roi]
     open_sources: int = 1
     postprocess: Loaded | None = None
+    second: tuple[SecondJob, ...] = ()
+    status: RunStatus = field(default_factory=RunStatus)
 
 
 def open_sources(config: Config, device: str, videos: int) -> int:
@@ -69,6 +75,7 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess import build_postprocessor
     from pipeline.preprocess.reference import ReferencePreprocessor
+    from pipeline.runtime.second import second_models
     from pipeline.tracking import build_tracker, for_tracking
 
     stages, runtime = job.config.pipeline, job.config.runtime
@@ -80,7 +87,9 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
         preprocess=stages.preprocess,
         threads=runtime.inference_threads,
     )
-    preprocess = ReferencePreprocessor(resolve_input(model.input, stages.preprocess, model=job.model_name), job.rois)
+    resolved = resolve_input(model.input, stages.preprocess, model=job.model_name)
+    preprocess = ReferencePreprocessor(resolved, job.rois)
+    sides, cascade = second_models(job, model, resolved)
     return Stages(
         open_decoder=_checked(lambda spec, stats: FfmpegDecoder(spec, stages.decode, stats)),
         preprocess=preprocess,
@@ -93,6 +102,8 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
         ),
         outputs=outputs,
         tracker=build_tracker(stages.tracker, stages.postprocess),
+        sides=sides,
+        cascade=cascade,
         rois=job.rois,
     )
 
@@ -107,6 +118,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess.cuda import build_cuda_postprocessor
     from pipeline.preprocess.engines import device_preprocessor
+    from pipeline.runtime.second import second_models
     from pipeline.tracking import build_tracker, for_tracking
 
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
@@ -123,8 +135,11 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     )
     resolved = resolve_input(model.input, stages.preprocess, model=job.model_name)
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
-    # Together the videos fill what waits for the lane, and the batch that it collects.
-    ring = _LEAST_SURFACES + (job.config.queue_batches + 1) * model.batch_size // job.open_sources
+    sides, cascade = second_models(job, model, resolved, stream=stream)
+    # Together the videos fill what waits for the lane, and the batch that it collects; with a cascade also what waits for its
+    # crops to be cut, the batch that they are being cut of, and the one that waits for a place there.
+    batches = job.config.queue_batches + 1 + (0 if cascade is None else job.config.queue_batches + 2)
+    ring = _LEAST_SURFACES + batches * model.batch_size // job.open_sources
     return Stages(
         open_decoder=_checked(lambda spec, stats: open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring)),
         preprocess=preprocess,
@@ -139,6 +154,8 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
         ),
         outputs=outputs,
         tracker=build_tracker(stages.tracker, stages.postprocess),
+        sides=sides,
+        cascade=cascade,
         rois=job.rois,
         download=Download(stream),
         on_device=True,

@@ -317,7 +317,7 @@ class Pipeline:
             else:
                 self._stages.outputs.abort()
             if has_ended:  # else a thread is still in it
-                self._stages.model.close()
+                self._stages.close_models()
         self.status.ended_s = time.monotonic()
 
     def __enter__(self) -> Pipeline:
