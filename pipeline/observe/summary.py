@@ -62,9 +62,7 @@ def render_plan(status: RunStatus, sinks: Sequence[str], heading: Style = str) -
         [
             [f"{heading(verdict)}; nothing was processed"],
             _table({"device": _device(status), "model": _model(status)}),
-            _section(
-                "further models", [f"{shown(name)}: {shown(m.model)}" for name, m in status.models.items()], heading
-            ),
+            _section("further models", [f"{name}: {shown(m.model)}" for name, m in status.models.items()], heading),
             _section("sources", waiting, heading),
             _section("failed", _failed(status), heading),
             _section("results go to", [shown(sink) for sink in sinks], heading),
@@ -244,12 +242,13 @@ def _found(status: RunStatus) -> list[str]:
 
 
 def _second(status: RunStatus) -> list[str]:
-    """A line for each, with its most frequent labels, and for those on crops one of what became of the detections."""
+    """For each its most frequent labels, and for those on crops what became of the detections."""
     lines = []
     for name, second in list(status.models.items()):
+        lines.append(f"{name}: {shown(second.model)}")
         best = [f"{shown(label)} {n:,}" for label, n in second.labels.most_common(SECOND_LABELS)]
-        more = ["..."] if len(second.labels) > SECOND_LABELS else []
-        lines.append(f"{shown(name)}: {', '.join([*best, *more]) or 'no labels'}")
+        if best:
+            lines.append(f"  {', '.join(best)}{', ...' if len(second.labels) > SECOND_LABELS else ''}")
         if second.crops is not None:
             lines.append(f"  {_crops(second.crops)}")
     return lines
