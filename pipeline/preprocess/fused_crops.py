@@ -19,6 +19,9 @@ from pipeline.preprocess.render import Kind
 from pipeline.preprocess.upload import Uploader
 from pipeline.stages import DeviceStream
 
+# Room for the plans of some thousand crops of 224 x 224 pixels: with less, a crowd would make the host wait for the device.
+_STAGING_BYTES = 16 << 20
+
 
 class FusedCropper:
     """See `pipeline.stages.Cropper`: surfaces in device memory -> the model's input in device memory, as the reference does it.
@@ -46,7 +49,7 @@ class FusedCropper:
         with stream.cupy:
             self._tensors = [cupy.empty(planner.shape(max_rows), planner.dtype) for _ in range(max(kept, 1))]
         self._max_rows = max_rows
-        self._uploader = Uploader(stream)
+        self._uploader = Uploader(stream, _STAGING_BYTES)
 
     def __call__(self, frames: Sequence[Frame], regions: npt.NDArray[np.float64], rows: int) -> InputBatch:
         """Enqueues the batch; see `pipeline.stages.Cropper`. Its tensor is a CuPy array in C order."""
