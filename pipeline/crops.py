@@ -84,6 +84,16 @@ class Crops:
         )
 
 
+def vectors_of(crops: Crops) -> FloatArray | None:
+    """(D, E) a vector for each of the detections that were looked at, NaN for those without one; None if there are none at all."""
+    embeddings = crops.predictions.embeddings
+    if embeddings is None:
+        return None
+    vectors = np.full((int(crops.parent_offsets[-1]), embeddings.shape[1]), np.nan, np.float32)
+    vectors[crops.parents] = embeddings
+    return vectors
+
+
 def taken(predictions: Predictions, rows: Rows) -> Predictions:
     """The predictions of some frames (or crops), in the order of `rows`."""
     p = predictions

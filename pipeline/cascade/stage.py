@@ -19,7 +19,7 @@ from pipeline.cascade.regions import crop_regions, is_usable
 from pipeline.cascade.second import Part, SecondModel
 from pipeline.cascade.turns import Chosen, Turns
 from pipeline.config.cascade import CropRules
-from pipeline.crops import Crops, Rows, joined
+from pipeline.crops import Crops, Rows, followed, joined
 from pipeline.errors import ConfigIssue
 from pipeline.frames import Detections, Frame, Predictions, ResultBatch
 from pipeline.observe.status import CropCounts, RunStatus, SecondStatus
@@ -80,11 +80,13 @@ class Cascade:
     Args:
         entries: Each behind the one whose detections it looks at.
         status: Times are counted in its `stages`, which have an entry for each, and crops in its `models`.
+        appearance: The entry by which the tracker knows objects again.
     """
 
-    def __init__(self, entries: Sequence[Entry], status: RunStatus) -> None:
+    def __init__(self, entries: Sequence[Entry], status: RunStatus, *, appearance: str | None = None) -> None:
         self.entries = list(entries)
         self._status = status
+        self._appearance = next((entry for entry in entries if entry.second.name == appearance), None)
         self._counts = {entry.second.name: CropCounts() for entry in entries}
         for entry in entries:
             name = entry.second.name
@@ -96,12 +98,33 @@ class Cascade:
         self._kept = {entry.second.name: KeptResults() for entry in entries}
         self._class_ids: dict[str, tuple[Mapping[int, str], list[int]]] = {}
 
-    def start(self, results: ResultBatch, frames: Sequence[Frame]) -> Started:
+    def looks(self, results: ResultBatch, frames: Sequence[Frame]) -> Crops | None:
+        """What detections look like that are not tracked yet, waited for; None if the tracker does not want to know.
+
+        Arguments and errors as for `start`.
+        """
+        entry, detections = self._appearance, results.predictions.detections
+        if entry is None or detections is None:
+            return None
+        start_s = time.perf_counter()
+        own = self._start(entry, detections, detections.offsets, frames)
+        self._status.stages[crop_stage(entry.second.name)].add(time.perf_counter() - start_s, len(own.rows))
+        return self._crops(entry, own)
+
+    def start(
+        self,
+        results: ResultBatch,
+        frames: Sequence[Frame],
+        looks: Crops | None = None,
+        before: Detections | None = None,
+    ) -> Started:
         """Cuts all crops of a batch and runs the models on them.
 
         Args:
             results: The detections, with track ids if something tracks, and what other models found in the frames.
             frames: The same frames, with their pixels. Surfaces may be let go of as soon as this returns.
+            looks: What `looks` gave.
+            before: The detections for which it did: the tracker chooses among them.
 
         Raises:
             ModelError: a model does not run.
@@ -109,6 +132,9 @@ class Cascade:
         started: Started = {}
         for entry in self.entries:
             start_s, name = time.perf_counter(), entry.second.name
+            if entry is self._appearance and looks is not None and before is not None:
+                started[name] = _known(followed({name: looks}, before, results.predictions.detections)[name])
+                continue
             detections, offsets = self._looked_at(entry, results, started)
             own = started[name] = self._start(entry, detections, offsets, frames)
             self._status.stages[crop_stage(name)].add(time.perf_counter() - start_s, int(own.chosen.is_new.sum()))
@@ -245,6 +271,13 @@ class Cascade:
             numbers,
             predictions,
         )
+
+
+def _known(crops: Crops) -> _Started:
+    """An entry that has its results already."""
+    none = np.zeros(0, np.int64)
+    nothing = Chosen(none, np.zeros(0, np.bool_), none, none)
+    return _Started(None, crops.parent_offsets, none, np.zeros((0, 4)), none, nothing, [], crops)
 
 
 def crop_stage(name: str) -> str:

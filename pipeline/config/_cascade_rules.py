@@ -49,6 +49,32 @@ def check_cascade(root: Node) -> Iterator[ConfigIssue]:
             yield issue_at(engine.place, path, "cvcuda cannot cut crops", "use engine: fused")
 
 
+def check_appearance(root: Node) -> Iterator[ConfigIssue]:
+    """The tracker knows objects again by vectors of its own detections, all of them, before they have ids."""
+    path = (*MAIN, "tracker", "appearance")
+    node = find(root, path)
+    if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or node.problem is not None:
+        return
+    entries = {
+        plain_data(n): p for p in second_sections(root, "cascade") if (n := find(root, (*p, "name"))) is not None
+    }
+    section = entries.get(node.value)
+    if section is None:
+        known = [str(name) for name in entries]
+        hint = did_you_mean(node.value, known) or f"there are: {', '.join(known) or 'none'}"
+        yield issue_at(node.place, path, f"found {show(node)}, which is the name of no entry of pipeline.cascade", hint)
+        return
+    family, every = _family(root, section), find(root, (*section, "every"))
+    if family not in (None, "embedding"):
+        message = f"{show(node)} has postprocess family {family!r}, but vectors are needed"
+        yield issue_at(node.place, path, message, "name an entry with family: embedding")
+    if parent_of(root, section) not in (MAIN, None):
+        yield issue_at(node.place, path, f"{show(node)} looks at another model's detections", "leave its `of` out")
+    if every is not None and plain_data(every) not in (None, 1):
+        message = "is looked at before detections are tracked, when no track is known yet"
+        yield issue_at(key_place(root, (*section, "every")), (*section, "every"), message, "leave every out")
+
+
 def _names_differ(root: Node) -> Iterator[ConfigIssue]:
     seen: dict[str, Node] = {}
     for section in second_sections(root):

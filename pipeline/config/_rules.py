@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.config._cascade_rules import MAIN, MAY_DETECT, check_cascade, parent_of, second_sections
+from pipeline.config._cascade_rules import MAIN, MAY_DETECT, check_appearance, check_cascade, parent_of, second_sections
 from pipeline.config._issues import MOST_SHOWN, did_you_mean, issue_at, show
 from pipeline.config._nodes import ListNode, MapNode, Node, Path, Place, ScalarNode, find, key_place, plain_data
 from pipeline.config.labels import builtin_label_sets, load_labels
@@ -32,6 +32,7 @@ def check_rules(root: Node) -> list[ConfigIssue]:
         _tracker_has_detections,
         _analytics_has_what_it_needs,
         check_cascade,
+        check_appearance,
         _labels_are_known,
     ]
     # More of one kind than are shown need not be found.

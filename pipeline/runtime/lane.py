@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.config.models import Roi
+from pipeline.crops import Crops, vectors_of
 from pipeline.errors import SourceError
 from pipeline.frames import Frame, Predictions, ResultBatch
 from pipeline.masks import NO_CLASS
@@ -269,10 +270,11 @@ class Lane:
         stages, predictions = self._stages, self._result(batch)
         if predictions is not None:
             sides = {} if stages.sides is None else stages.sides.finish(batch.side)
-            results = self._track(ResultBatch(batch.frames, predictions, stages.model.name, models=sides))
+            found = ResultBatch(batch.frames, predictions, stages.model.name, models=sides)
+            looks = None if stages.cascade is None else stages.cascade.looks(found, batch.held)
+            batch.results = self._track(found, looks)
             if stages.cascade is not None:
-                batch.crops = stages.cascade.start(results, batch.held)
-            batch.results = results
+                batch.crops = stages.cascade.start(batch.results, batch.held, looks, predictions.detections)
         _let_go_of_held(batch)
         for source_id in batch.finished:
             if stages.tracker is not None:
@@ -339,11 +341,11 @@ class Lane:
         if self._stages.plugins is not None:
             self._stages.plugins.finish(source_id)
 
-    def _track(self, results: ResultBatch) -> ResultBatch:
+    def _track(self, results: ResultBatch, looks: Crops | None) -> ResultBatch:
         if self._stages.tracker is None:
             return results
         start = time.perf_counter()
-        results = self._stages.tracker(results)
+        results = self._stages.tracker(results, None if looks is None else vectors_of(looks))
         self._status.stages[TRACK].add(time.perf_counter() - start, len(results))
         return results
 

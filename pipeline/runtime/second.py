@@ -107,6 +107,7 @@ def second_models(
     entries: list[Entry] = []
     inputs: dict[str, tuple[Preprocess, Model]] = {FIRST: (first_input, first)}
     posts: dict[str | None, Postprocess] = {None: job.config.pipeline.postprocess}
+    tracker = job.config.pipeline.tracker
     for second in job.second:
         config = second.config
         is_crop = isinstance(config, CascadeModel)
@@ -124,7 +125,7 @@ def second_models(
         posts[config.name] = config.postprocess
     return (
         SideModels(sides, job.status) if sides else None,
-        Cascade(entries, job.status) if entries else None,
+        Cascade(entries, job.status, appearance=None if tracker is None else tracker.appearance) if entries else None,
     )
 
 
