@@ -276,6 +276,7 @@ class Lane:
             if stages.cascade is not None:
                 batch.crops = stages.cascade.start(batch.results, batch.held, looks, predictions.detections)
         _let_go_of_held(batch)
+        batch.input, batch.side = None, {}
         for source_id in batch.finished:
             if stages.tracker is not None:
                 stages.tracker.forget(source_id)
