@@ -393,3 +393,79 @@ def test_detections_of_a_model_beside_are_looked_at(make: MakePipeline) -> None:
 
 def test_frame_of_the_fakes_is_what_the_tests_think() -> None:
     assert frame("a", 7).picture.planes[0][0, 0] == 7
+
+
+class FakeTracker:
+    """One track a source; leaves out every frame's detections whose number is odd."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+        self.looks: list[Any] = []
+
+    def __call__(self, batch: Any, looks: Any = None) -> Any:
+        self.looks.append(looks)
+        found = batch.predictions.detections
+        keep = found.class_ids % 2 == 0
+        tracked = replace(
+            found,
+            boxes=found.boxes[keep],
+            scores=found.scores[keep],
+            class_ids=found.class_ids[keep],
+            offsets=np.concatenate([[0], np.cumsum(keep)])[found.offsets],
+            track_ids=np.ones(int(keep.sum()), np.int64),
+        )
+        return replace(batch, predictions=replace(batch.predictions, detections=tracked))
+
+    def forget(self, source_id: str) -> None:
+        self.forgotten.append(source_id)
+
+
+def test_what_is_looked_at_is_what_the_tracker_leaves(make: MakePipeline) -> None:
+    """Every third time of a track, kept in between; nothing is remembered of sources that have ended."""
+    tracker, made = FakeTracker(), []
+    mood = replace(entry(every=3), keeps=True)
+
+    def second(status: Any) -> dict[str, Any]:
+        status.stages["track"] = StageTimes()
+        fields = with_cascade(mood, tracker=tracker)(status)
+        made.append(fields["cascade"])
+        return fields
+
+    pipeline = make({name: FakeDecoder(name, 20) for name in "ab"}, second=second)
+    for result in pipeline:
+        index, crops = result.frame.index, result.crops["mood"]
+        assert len(crops) == len(result.detections) == (index + 1) % 2
+        if len(crops):
+            assert crops.at(0).classes[0][1] == crops.frame_numbers[0] == index - index % 6
+    assert sorted(tracker.forgotten) == ["a", "b"]
+    assert not made[0]._turns["mood"]._tracks
+    counts = pipeline.status.models["mood"].crops
+    assert (counts.crops, counts.kept) == (2 * 4, 2 * 6)
+
+
+def test_the_tracker_is_told_what_detections_look_like(make: MakePipeline) -> None:
+    """The vectors are of all detections, those that the tracker then leaves out too; the results go with those that stay."""
+    loans, tracker = Loans(), FakeTracker()
+
+    def embed(outputs: Any, batch: InputBatch) -> Any:
+        rows = outputs["y"][: len(batch.frames)]
+        return Pending(Predictions(embeddings=np.concatenate([rows, rows + 0.5], 1).astype(np.float32)))
+
+    reid, mood = entry("reid", loans=loans, postprocess=embed), entry(loans=loans)
+
+    def second(status: Any) -> dict[str, Any]:
+        status.stages["track"] = StageTimes()
+        fields = with_cascade(reid, mood, tracker=tracker)(status)
+        return {**fields, "cascade": Cascade((reid, mood), status, appearance="reid")}
+
+    pipeline = make({"a": SurfaceDecoder("a", 12, loans)}, on_device=True, second=second)
+    for result in pipeline:
+        index, crops = result.frame.index, result.crops
+        assert len(crops["reid"]) == len(crops["mood"]) == (index + 1) % 2
+        if not index % 2:
+            assert crops["reid"].at(0).embedding.tolist() == [index, index + 0.5]
+            assert crops["mood"].at(0).classes[0][1] == index
+    assert np.concatenate(tracker.looks)[:, 0].tolist() == list(range(12))
+    assert not loans.out
+    assert sum(reid.crop.calls) == 12, "its crops are cut once"
+    assert sum(mood.crop.calls) == 6
