@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import supervision
 
     from pipeline.analytics.events import Event, Scene
+    from pipeline.crops import Crops
 
 Array = Any
 FloatArray = npt.NDArray[np.float32]
@@ -332,6 +333,27 @@ class Classifications:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a model found in one picture; the fields that its task fills are set.
+
+    Attributes:
+        detections: None where the model is no detector.
+        classes: (label, class id, score), best first; None where the model is no classifier.
+        tensors: Output name -> array without a batch dimension; None unless the family is `raw`.
+        poses: None unless the model finds keypoints.
+        segmentation: The class map; None unless the model gives one.
+        embedding: (D,) float32; None unless the model gives vectors.
+    """
+
+    detections: Detections | None = None
+    classes: list[tuple[str, int, float]] | None = None
+    tensors: Mapping[str, Array] | None = None
+    poses: Poses | None = None
+    segmentation: Segmentation | None = None
+    embedding: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
     """What postprocessing made of a batch of N frames; the fields that the model's task fills are set.
 
@@ -351,6 +373,30 @@ class Predictions:
     segmentations: Segmentations | None = None
     embeddings: FloatArray | None = None
 
+    def frame(self, index: int) -> Found:
+        """What was found in one frame of the batch, as views."""
+        return Found(
+            None if self.detections is None else self.detections.frame(index),
+            None if self.classes is None else self.classes.frame(index),
+            None if self.tensors is None else {name: values[index] for name, values in self.tensors.items()},
+            None if self.poses is None else self.poses.frame(index),
+            None if self.segmentations is None else self.segmentations.frame(index),
+            None if self.embeddings is None else self.embeddings[index],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SideResults:
+    """What one of `pipeline.models` found in N frames.
+
+    Attributes:
+        model: Its name, as in `Result`.
+        predictions: Of all frames.
+    """
+
+    model: str
+    predictions: Predictions
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
@@ -367,6 +413,8 @@ class Result:
         embedding: (D,) float32; None unless the model gives vectors.
         events: What the source's analytics found in this frame.
         scene: What its lines and zones have counted so far; None without analytics.
+        models: By name, what each of `pipeline.models` found in this frame.
+        crops: By name, what each of `pipeline.cascade` found in the crops of this frame's detections.
     """
 
     frame: Frame
@@ -379,6 +427,8 @@ class Result:
     embedding: FloatArray | None = None
     events: tuple[Event, ...] = ()
     scene: Scene | None = None
+    models: Mapping[str, Found] = field(default_factory=dict)
+    crops: Mapping[str, Crops] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -391,6 +441,8 @@ class ResultBatch:
         model: As in `Result`.
         events: What analytics found, in the order of the frames that they belong to.
         scenes: One for each frame, None for those of sources without analytics; empty if no frame has one.
+        models: By name, what each of `pipeline.models` found in the frames.
+        crops: By name, what each of `pipeline.cascade` found in crops, an entry behind the one whose detections it looks at.
     """
 
     frames: Sequence[Frame]
@@ -398,25 +450,29 @@ class ResultBatch:
     model: str
     events: tuple[Event, ...] = ()
     scenes: Sequence[Scene | None] = ()
+    models: Mapping[str, SideResults] = field(default_factory=dict)
+    crops: Mapping[str, Crops] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __iter__(self) -> Iterator[Result]:
-        p = self.predictions
         events: dict[int | None, list[Event]] = {}
         for event in self.events:
             events.setdefault(event.position, []).append(event)
         for i, frame in enumerate(self.frames):
+            found = self.predictions.frame(i)
             yield Result(
                 frame,
                 self.model,
-                None if p.detections is None else p.detections.frame(i),
-                None if p.classes is None else p.classes.frame(i),
-                None if p.tensors is None else {name: values[i] for name, values in p.tensors.items()},
-                poses=None if p.poses is None else p.poses.frame(i),
-                segmentation=None if p.segmentations is None else p.segmentations.frame(i),
-                embedding=None if p.embeddings is None else p.embeddings[i],
+                found.detections,
+                found.classes,
+                found.tensors,
+                poses=found.poses,
+                segmentation=found.segmentation,
+                embedding=found.embedding,
                 events=tuple(events.get(i, ())),
                 scene=self.scenes[i] if self.scenes else None,
+                models={name: side.predictions.frame(i) for name, side in self.models.items()},
+                crops={name: crops.frame(i) for name, crops in self.crops.items()},
             )

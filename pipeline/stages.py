@@ -186,6 +186,24 @@ class Preprocessor(Protocol):
         """A batch with `rows >= len(frames)` rows; rows behind the frames are zero."""
 
 
+class Cropper(Protocol):
+    """Crops of frames of any size and colour space -> the model's input tensor."""
+
+    model_size: tuple[int, int]
+
+    def __call__(self, frames: Sequence[Frame], regions: npt.NDArray[np.float64], rows: int) -> InputBatch:
+        """A batch with `rows` rows; those behind the crops are zero.
+
+        Args:
+            frames: The frame of each of the C crops, one after another as they stand in the batch.
+            regions: (C, 4) x1, y1, x2, y2 in display pixels, with an area inside the picture.
+            rows: At least C.
+
+        Returns:
+            A batch with a crop where others have a frame: `transforms` lead from display pixels of the whole picture.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One input or output of a model. `shape` holds None for free dimensions; dtype is NumPy's name."""

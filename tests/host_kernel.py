@@ -177,10 +177,10 @@ def check_layouts(library: ctypes.CDLL) -> None:
     from pipeline.preprocess import packing
 
     at = {name: PLAN.fields[name][1] for name in PLAN.names or ()}
-    tap, tables = packing._TAP, packing._TABLES
+    tap, tables = packing.TAP, packing._TABLES
     plan = [
         PLAN.itemsize,
-        packing._ALIGNMENT,
+        packing.ALIGNMENT,
         *(at[n] for n in ("left", "height", "luma", "chroma", "cb", "cr", "shift")),
     ]
     plan += [at["variant"], at["hidden"], at["map"], at["limits"], tap.itemsize, tap.fields["weight"][1]]

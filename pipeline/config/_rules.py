@@ -8,15 +8,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pipeline.config._cascade_rules import MAIN, MAY_DETECT, check_appearance, check_cascade, parent_of, second_sections
 from pipeline.config._issues import MOST_SHOWN, did_you_mean, issue_at, show
-from pipeline.config._nodes import ListNode, MapNode, Node, Path, ScalarNode, find, key_place, plain_data
+from pipeline.config._nodes import ListNode, MapNode, Node, Path, Place, ScalarNode, find, key_place, plain_data
 from pipeline.config.labels import builtin_label_sets, load_labels
-from pipeline.config.models import FAMILIES, DetectionPost
-from pipeline.config.plugins import PluginPost
+from pipeline.config.models import FAMILIES
 from pipeline.errors import ConfigIssue
 
-# What a plug-in finds is only known when it has run.
-_MAY_DETECT = (DetectionPost, PluginPost)
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")
 _POST = ("pipeline", "postprocess")
 _TRACKER = ("pipeline", "tracker")
@@ -33,6 +31,8 @@ def check_rules(root: Node) -> list[ConfigIssue]:
         _raw_goes_with_tensors,
         _tracker_has_detections,
         _analytics_has_what_it_needs,
+        check_cascade,
+        check_appearance,
         _labels_are_known,
     ]
     # More of one kind than are shown need not be found.
@@ -123,7 +123,7 @@ def _raw_goes_with_tensors(root: Node) -> Iterator[ConfigIssue]:
 
 def _tracker_has_detections(root: Node) -> Iterator[ConfigIssue]:
     kind, node = FAMILIES.get(_text(root, *_POST, "family") or ""), find(root, _TRACKER)
-    if kind is None or issubclass(kind, _MAY_DETECT) or node is None or plain_data(node) is None:
+    if kind is None or issubclass(kind, MAY_DETECT) or node is None or plain_data(node) is None:
         return
     message = f"postprocess family {_text(root, *_POST, 'family')!r} gives no detections that could be tracked"
     yield issue_at(node.place, _TRACKER, message, "leave tracker out")
@@ -139,7 +139,7 @@ def _analytics_has_what_it_needs(root: Node) -> Iterator[ConfigIssue]:
         node = find(root, path)
         if not isinstance(node, MapNode):
             continue
-        if kind is not None and not issubclass(kind, _MAY_DETECT):
+        if kind is not None and not issubclass(kind, MAY_DETECT):
             message = f"postprocess family {family!r} gives no detections that could be counted"
             yield issue_at(key_place(root, path), path, message, "leave analytics out")
             continue
@@ -153,24 +153,35 @@ def _analytics_has_what_it_needs(root: Node) -> Iterator[ConfigIssue]:
 
 
 def _labels_are_known(root: Node) -> Iterator[ConfigIssue]:
-    known = _known_labels(find(root, (*_POST, "labels")))
-    if not known:
-        return
-    used = [(path, item.place, item) for path, item in _items(root, *_POST, "classes") if isinstance(item, ScalarNode)]
-    thresholds = find(root, (*_POST, "thresholds"))
+    for section in (MAIN, *second_sections(root)):
+        known = _known_labels(find(root, (*section, "postprocess", "labels")))
+        if not known:
+            continue
+        for path, place, node in _labels_used(root, section):
+            if isinstance(node.value, str) and node.problem is None and node.value not in known:
+                hint = did_you_mean(node.value, sorted(known)) if node.written == node.value else None
+                yield issue_at(place, path, f"found {show(node)}, which is not among the {len(known)} labels", hint)
+
+
+def _labels_used(root: Node, section: Path) -> list[tuple[Path, Place, ScalarNode]]:
+    """Where labels of a section's model are named."""
+    post = (*section, "postprocess")
+    owners: list[Path] = [post]
+    if section == MAIN:
+        for source, _ in _items(root, "sources"):
+            analytics: Path = (*source, "analytics")
+            shapes = [path for kind in ("lines", "zones") for path, _ in _items(root, *analytics, kind)]
+            owners += [analytics, *shapes]
+    owners += [path for path in second_sections(root, "cascade") if parent_of(root, path) == section]
+    used: list[tuple[Path, Place, ScalarNode]] = []
+    for owner in owners:
+        classes = _items(root, *owner, "classes")
+        used += [(path, item.place, item) for path, item in classes if isinstance(item, ScalarNode)]
+    thresholds = find(root, (*post, "thresholds"))
     if isinstance(thresholds, MapNode):
         for key, entry in thresholds.entries.items():
-            used.append(((*_POST, "thresholds", key), entry.place, ScalarNode(entry.place, key, key)))
-    for source, _ in _items(root, "sources"):
-        analytics: Path = (*source, "analytics")
-        shapes = [path for kind in ("lines", "zones") for path, _ in _items(root, *analytics, kind)]
-        for owner in (analytics, *shapes):
-            classes = _items(root, *owner, "classes")
-            used += [(path, item.place, item) for path, item in classes if isinstance(item, ScalarNode)]
-    for path, place, node in used:
-        if isinstance(node.value, str) and node.problem is None and node.value not in known:
-            hint = did_you_mean(node.value, sorted(known)) if node.written == node.value else None
-            yield issue_at(place, path, f"found {show(node)}, which is not among the {len(known)} labels", hint)
+            used.append(((*post, "thresholds", key), entry.place, ScalarNode(entry.place, key, key)))
+    return used
 
 
 def _known_labels(node: Node | None) -> set[str] | None:

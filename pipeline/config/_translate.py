@@ -106,7 +106,7 @@ class _Translator:
 
     def _missing(self, path: Path) -> ConfigIssue:
         allowed = describe(self._guide.allowed(path), self._guide.schema)
-        hint = "a model card would bring its own" if path == ("pipeline", "postprocess") else None
+        hint = "a model card would bring its own" if path[-1] == "postprocess" else None
         return issue_at(key_place(self._root, path), path, f"missing; needed is {allowed}", hint)
 
     def _tag(self, path: Path) -> ConfigIssue:

@@ -41,9 +41,9 @@ sinks: [{type: jsonl, path: out.jsonl}]
   wants quotes around them, which make text. Messages show the name, never the value.
 - **Command line.** `--set KEY=VALUE` replaces one value: `--set pipeline.preprocess.fit=stretch`,
   `--set sinks[0].path=out.jsonl`, `--set sources=[a.mp4,b.mp4]`. The index behind the last adds an item.
-- **Cards.** If `pipeline.model` names a model card, `preprocess` and `postprocess` start from the card's; your keys win.
-  If you name another `family` than the card, its `postprocess` is left aside.
-- **Sources and model** may be plain text: see there.
+- **Cards.** If a `model` (the pipeline's, or one of `models` and `cascade`) names a model card, the `preprocess` and `postprocess`
+  beside it start from the card's; your keys win. If you name another `family` than the card, its `postprocess` is left aside.
+- **Sources and models** may be plain text: see there.
 """
 
 _SECTIONS: list[tuple[str, type[Section]]] = [
@@ -61,6 +61,8 @@ _SECTIONS: list[tuple[str, type[Section]]] = [
     ("`pipeline.decode`", models.Decode),
     ("`pipeline.preprocess`", models.Preprocess),
     ("`pipeline.model`", models.ModelSource),
+    ("`pipeline.models[]`", models.SideModel),
+    ("`pipeline.cascade[]`", models.CascadeModel),
     ("`pipeline.plugins[]`", plugins.StagePlugin),
 ]
 

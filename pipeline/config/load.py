@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.config._defaults import expand_shorthand, expand_shorthands, merge_card
+from pipeline.config._defaults import expand_shorthand, expand_shorthands, merge_cards
 from pipeline.config._environment import substitute
 from pipeline.config._issues import config_error, issue_at
 from pipeline.config._nodes import Node, Place, from_data, plain_data, scalars
@@ -69,7 +69,7 @@ def _load(file: str | None, read: Callable[[list[ConfigIssue]], Node], overrides
     for override in given:
         node = substitute(override.node, os.environ)
         root = apply_override(root, override.path, node, expand_shorthand, issues)
-    root, card_is_known = merge_card(expand_shorthands(root), issues)
+    root, without_card = merge_cards(expand_shorthands(root), issues)
     issues += [issue_at(node.place, path, node.problem) for path, node in scalars(root) if node.problem]
     issues += check_rules(root)
     config = None
@@ -77,9 +77,9 @@ def _load(file: str | None, read: Callable[[list[ConfigIssue]], Node], overrides
         config = Config.model_validate(plain_data(root))
     except ValidationError as e:
         errors = e.errors(include_url=False, include_input=False)
-        if not card_is_known:
-            # What the card would have brought cannot be missed.
-            errors = [x for x in errors if x["loc"] != ("pipeline", "postprocess")]
+        # What a card would have brought cannot be missed.
+        not_missed = {(*section, "postprocess") for section in without_card}
+        errors = [x for x in errors if x["loc"] not in not_missed]
         issues += translate(errors, root, base_schema())
     if config is None or issues:
         raise config_error(issues, file)

@@ -25,6 +25,7 @@ from pipeline.config.base import (
     Url,
     one_of,
 )
+from pipeline.config.cascade import CropRules, NamedModel
 from pipeline.config.plugins import PluginPost, PluginSink, StagePlugin
 from pipeline.config.tasks import EmbeddingPost, PosePost, SegmentPost
 from pipeline.config.tracking import Tracker, expand_tracker
@@ -591,6 +592,26 @@ Postprocess = Annotated[
 ]
 
 
+class SideModel(NamedModel):
+    """Another model on the same frames, which are decoded once (docs/cascade.md)."""
+
+    model: Annotated[ModelSource, BeforeValidator(expand_model, json_schema_input_type=str | ModelSource)] = Field(
+        ..., title="Model", description="As pipeline.model."
+    )
+    preprocess: Preprocess = Field(
+        default_factory=Preprocess, title="Preprocess", description="As pipeline.preprocess. Default: the card's."
+    )
+    postprocess: Postprocess = Field(
+        ...,
+        title="Postprocess",
+        description="As pipeline.postprocess. Default: the card's; required without a card.",
+    )
+
+
+class CascadeModel(CropRules, SideModel):
+    """A model that looks at the crops of detections (docs/cascade.md)."""
+
+
 class Stages(Section):
     """What is done with every frame, in this order."""
 
@@ -617,6 +638,16 @@ class Stages(Section):
         None,
         title="Tracker",
         description="Which detections of successive frames are the same object: bytetrack, iou, or a mapping with type. Default: none.",
+    )
+    models: list[SideModel] = Field(
+        default_factory=list,
+        title="Further models",
+        description="Other models on the same frames; their results stand beside the others in the record (docs/cascade.md).",
+    )
+    cascade: list[CascadeModel] = Field(
+        default_factory=list,
+        title="Cascade",
+        description="Models on the crops of detections, such as attributes of persons, to any depth (docs/cascade.md).",
     )
     plugins: list[StagePlugin] = Field(
         default_factory=list,

@@ -100,10 +100,6 @@ def _mark_tag(section: Schema, key: str) -> None:
 
 def _let_cards_complete(definitions: dict[str, Schema]) -> None:
     """With a card `postprocess`, its `family` and its required keys may be left out; without one they may not."""
-    stages = definitions["Stages"]
-    stages["required"] = ["model"]
-    postprocess = stages["properties"]["postprocess"]
-    postprocess["anyOf"] = postprocess.pop("oneOf")
     needed: list[Schema] = []
     for family, model in FAMILIES.items():
         section = definitions[model.__name__]
@@ -116,11 +112,16 @@ def _let_cards_complete(definitions: dict[str, Schema]) -> None:
         {"type": "string", "not": {"pattern": f"/|({endings})$"}},
         {"type": "object", "required": ["card"], "properties": {"card": {"type": "string"}}},
     ]
-    stages["if"] = {"properties": {"model": {"anyOf": card}}}
-    stages["else"] = {
-        "required": ["postprocess"],
-        "properties": {"postprocess": {"required": ["family"], "allOf": needed}},
-    }
+    for name in ("Stages", "SideModel", "CascadeModel"):
+        stages = definitions[name]
+        stages["required"].remove("postprocess")
+        postprocess = stages["properties"]["postprocess"]
+        postprocess["anyOf"] = postprocess.pop("oneOf")
+        stages["if"] = {"properties": {"model": {"anyOf": card}}}
+        stages["else"] = {
+            "required": ["postprocess"],
+            "properties": {"postprocess": {"required": ["family"], "allOf": needed}},
+        }
 
 
 if __name__ == "__main__":

@@ -32,6 +32,16 @@ class TrackerSection(Section):
         title="Output",
         description="all: every detection that reaches the score threshold, those without a track with no id, and those of tracks below it; tracked: only detections that belong to a track with an id.",
     )
+    appearance: str | None = Field(
+        None,
+        title="Appearance",
+        description="Name of an entry of cascade with family embedding that looks at the detections before they are tracked: tracks that were lost are found again by what they look like, wherever they come back within max_age_s. Default: none.",
+    )
+    min_similarity: Annotated[Number, Field(gt=-1, lt=1)] = Field(
+        0.7,
+        title="Least similarity",
+        description="Cosine of a lost track's appearance and a detection's that it goes on with; only with appearance.",
+    )
 
 
 class ByteTrackTracker(TrackerSection):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class StatusCollector(Collector):
         yield from _stages(self._status)
         yield from memory_metrics(self._status)
         yield from queue_metrics(self._status, {each.stream: each.source for each in seen})
+        yield _crops(self._status)
         yield from _counters(seen)
         yield from _gauges(seen)
         yield _latency(seen)
@@ -91,6 +93,19 @@ def _stages(status: RunStatus) -> Iterator[Metric]:
         batches.add_metric([name], times.batches)
         frames.add_metric([name], times.frames)
     yield from (busy, batches, frames)
+
+
+def _crops(status: RunStatus) -> Metric:
+    crops = CounterMetricFamily(
+        "vramline_cascade_detections",
+        "Detections that a model of the cascade might look at.",
+        labels=["model", "outcome"],
+    )
+    for name, second in list(status.models.items()):
+        if second.crops is not None:
+            for outcome, number in dataclasses.asdict(second.crops).items():
+                crops.add_metric([name, outcome], number)
+    return crops
 
 
 def _counters(seen: list[_Seen]) -> Iterator[Metric]:

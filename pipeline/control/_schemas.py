@@ -104,6 +104,7 @@ class Run(BaseModel):
     device: str = Field(description="cpu or cuda.")
     device_reason: str
     model: str = Field(description="name@hash")
+    models: dict[str, str] = Field(description="The further models by name, of models and cascade, as name@hash.")
     batch_size: int
     elapsed_s: float = Field(description="Seconds since the first decoded frame.")
     results: int = Field(description="Frames with results; those of streams that were removed count too.")

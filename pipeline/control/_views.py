@@ -74,6 +74,7 @@ def run(status: RunStatus) -> schemas.Run:
         device=status.device,
         device_reason=safe(status.device_reason),
         model=safe(status.model),
+        models={name: safe(second.model) for name, second in list(status.models.items())},
         batch_size=status.batch_size,
         elapsed_s=elapsed_s,
         results=results,

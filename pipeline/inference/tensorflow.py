@@ -64,6 +64,7 @@ def load_model(
     threads: int = 0,
     device: str = "cpu",
     stream: SharedStream | None = None,
+    usual_batch_size: int | None = None,
 ) -> TensorFlowModel:
     """Loads, checks and warms up a model.
 
@@ -79,6 +80,7 @@ def load_model(
         threads: TensorFlow's threads for one operation; 0: TensorFlow decides. The first model of a process decides.
         device: The engine; `cpu` hides GPUs from TensorFlow.
         stream: Of the GPU, for the `cuda` engine; the model is a `CudaModel` then.
+        usual_batch_size: In place of the 8, or on a GPU 32.
 
     Raises:
         ModelError: it cannot be loaded, does not fit, or does not run; one sentence.
@@ -90,7 +92,7 @@ def load_model(
     image = file.description.image(settings.input, model=name)
     if preprocess is not None:
         image = _with_size(image, resolve_input(image, preprocess, model=name))
-    usual = _DEFAULT_BATCH_SIZE if stream is None else DEFAULT_BATCH_SIZE_ON_GPU
+    usual = usual_batch_size or (_DEFAULT_BATCH_SIZE if stream is None else DEFAULT_BATCH_SIZE_ON_GPU)
     rows = _batch_size(image, batch_size, usual, model=name)
     wanted = _wanted(file.description.outputs, settings.outputs, model=name)
     fed = pixel_type(image, model=name)

@@ -263,6 +263,42 @@ class PluginStatus:
 
 
 @dataclass(slots=True)
+class CropCounts:
+    """What became of the detections that one of `pipeline.cascade` might look at.
+
+    Attributes:
+        crops: Those that were looked at.
+        kept: Those that kept the last result of their track.
+        left_out: Those that were not looked at and had no result to keep: `max_per_frame`, or results with places in the picture.
+        too_small: Those smaller than `min_size_px`.
+        unusable: Those whose box is no box inside the picture.
+        failed: Those that were looked at in vain, as the user's own postprocessor failed.
+    """
+
+    crops: int = 0
+    kept: int = 0
+    left_out: int = 0
+    too_small: int = 0
+    unusable: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class SecondStatus:
+    """One of `pipeline.models` or `pipeline.cascade`.
+
+    Attributes:
+        model: `name@hash`.
+        labels: As `RunStatus.labels`, of its own results.
+        crops: What became of the detections that it looks at; None if it looks at frames.
+    """
+
+    model: str
+    labels: Counter[str] = field(default_factory=Counter)
+    crops: CropCounts | None = None
+
+
+@dataclass(slots=True)
 class RunStatus:
     """The whole run; a snapshot of it is the closing summary.
 
@@ -270,12 +306,14 @@ class RunStatus:
         device: The engine that runs: `cpu` or `cuda`.
         device_reason: Why this one, in a few words.
         model: `name@hash`.
+        models: By name the further models, of `pipeline.models` and `pipeline.cascade`.
         batch_size: Frames per model call.
         sources: By id, in the order of the configuration; then those that were added later.
         removed: How many sources were removed at run time.
         removed_results: Frames of these whose results have been handed to the sinks.
         removed_frames: Frames of these that were decoded.
-        stages: By name (`decode`, `preprocess`, `infer`, `postprocess`, `sinks`), in pipeline order.
+        stages: By name (`decode`, `preprocess`, `infer`, `postprocess`, `sinks`), in pipeline order; `models.NAME` for each
+            of `pipeline.models`, and `cascade.NAME`, where what is counted are crops.
         queues: Of batches, by who takes them: `model`, `results` and, of the Python API, `consumer`.
         memory: What is planned to be taken of the device's memory; None on the CPU.
         decoder_memory: What decoders have taken of that.
@@ -294,6 +332,7 @@ class RunStatus:
     device: str = "cpu"
     device_reason: str = ""
     model: str = ""
+    models: dict[str, SecondStatus] = field(default_factory=dict)
     batch_size: int = 0
     sources: dict[str, SourceStatus] = field(default_factory=dict)
     removed: int = 0

@@ -10,13 +10,14 @@ from typing import Any
 from pipeline.errors import ExitCode
 from pipeline.observe.latency import QUANTILES
 from pipeline.observe.memory import allowance_as_dict, plan_as_dict, plan_lines, queue_as_dict
-from pipeline.observe.status import LATENCY_STAGES, RunStatus, SourceState, SourceStatus
+from pipeline.observe.status import LATENCY_STAGES, CropCounts, RunStatus, SourceState, SourceStatus
 from pipeline.observe.text import count, duration, rate, safe, shown
 from pipeline.stages import DropCause
 
 REPORT_VERSION = 1
 BEST_LABELS = 10
 SOURCES_LISTED = 10
+SECOND_LABELS = 4
 _KEY_WIDTH = 12
 
 Style = Callable[[str], str]
@@ -33,6 +34,7 @@ def render(status: RunStatus, heading: Style = str) -> str:
         [f"{heading(_verdict(status))}{_totals(status)}"],
         _facts(status),
         _section("found", _found(status), heading),
+        _section("further models", _second(status), heading),
         _section("time spent", _stages(status), heading),
         _section("plug-ins", _plugins(status), heading),
         _section("live streams", _live(status), heading),
@@ -61,6 +63,7 @@ def render_plan(status: RunStatus, sinks: Sequence[str], heading: Style = str) -
         [
             [f"{heading(verdict)}; nothing was processed"],
             _table({"device": _device(status), "model": _model(status)}),
+            _section("further models", [f"{name}: {shown(m.model)}" for name, m in status.models.items()], heading),
             _section("sources", waiting, heading),
             _section("GPU memory", [] if status.memory is None else plan_lines(status.memory), heading),
             _section("failed", _failed(status), heading),
@@ -97,6 +100,15 @@ def as_dict(status: RunStatus) -> dict[str, Any]:
             for name, plugin in list(status.plugins.items())
         ],
         "labels": {safe(label): n for label, n in status.labels.most_common()},
+        "models": [
+            {
+                "name": name,
+                "model": safe(second.model),
+                "labels": {safe(label): n for label, n in second.labels.most_common()},
+                "crops": None if second.crops is None else dataclasses.asdict(second.crops),
+            }
+            for name, second in list(status.models.items())
+        ],
         "sources": [_source_as_dict(source) for source in list(status.sources.values())],
         "outputs": [safe(str(path)) for path in status.outputs],
         "partial_outputs": [safe(str(path)) for path in status.partial_outputs],
@@ -236,9 +248,42 @@ def _found(status: RunStatus) -> list[str]:
     return lines
 
 
+def _second(status: RunStatus) -> list[str]:
+    """For each its most frequent labels, and for those on crops what became of the detections."""
+    lines = []
+    for name, second in list(status.models.items()):
+        lines.append(f"{name}: {shown(second.model)}")
+        best = [f"{shown(label)} {n:,}" for label, n in second.labels.most_common(SECOND_LABELS)]
+        if best:
+            lines.append(f"  {', '.join(best)}{', ...' if len(second.labels) > SECOND_LABELS else ''}")
+        if second.crops is not None:
+            lines.append(f"  {_crops(second.crops)}")
+    return lines
+
+
+def _crops(crops: CropCounts) -> str:
+    parts = [count(crops.crops, "crop")]
+    parts += [
+        f"{number:,} {what}"
+        for number, what in (
+            (crops.kept, "kept from earlier frames"),
+            (crops.left_out, "left out"),
+            (crops.too_small, "too small"),
+            (crops.unusable, "outside the picture"),
+            (crops.failed, "failed"),
+        )
+        if number
+    ]
+    return ", ".join(parts)
+
+
 def _stages(status: RunStatus) -> list[str]:
     rows = [
-        (name, f"{times.ms_per_frame:.2f} ms/frame", f"{times.busy_s:.1f} s busy")
+        (
+            name,
+            f"{times.ms_per_frame:.2f} ms/{'crop' if name.startswith('cascade.') else 'frame'}",
+            f"{times.busy_s:.1f} s busy",
+        )
         for name, times in status.stages.items()
         if times.frames
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.frames import Array, Detections, Frame, InputBatch, Predictions, Result, ResultBatch
+from pipeline.crops import Crops
+from pipeline.frames import Array, Detections, Found, Frame, InputBatch, Predictions, Result, ResultBatch
 from pipeline.plugins.helpers import detections_of
 from pipeline.plugins.interface import (
     Closes,
@@ -19,8 +20,10 @@ from pipeline.stages import DeviceStream, PendingPredictions, SinkSource, Stream
 __all__ = [
     "Array",
     "Closes",
+    "Crops",
     "Detections",
     "DeviceStream",
+    "Found",
     "Frame",
     "HearsEnds",
     "HearsStarts",

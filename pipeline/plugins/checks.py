@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from pipeline.crops import followed
 from pipeline.frames import Predictions, ResultBatch
 
 
@@ -44,6 +47,8 @@ def check_predictions(predictions: object, frames: int) -> Predictions:
 def check_results(results: object, given: ResultBatch) -> ResultBatch:
     """The batch that goes on behind a stage: what it returned, or for None what it was given.
 
+    Where it has other detections, what is known of their crops goes with them.
+
     Raises:
         TypeError: it is no batch.
         ValueError: its frames are not those that it was given, or what it holds does not fit them.
@@ -61,4 +66,7 @@ def check_results(results: object, given: ResultBatch) -> ResultBatch:
     for event in results.events:
         if event.position is not None and not 0 <= event.position < frames:
             raise ValueError(f"an event is of frame {event.position} of a batch of {frames}")
+    before, after = given.predictions.detections, results.predictions.detections
+    if results.crops and results.crops is given.crops and before is not None and after is not before:
+        return replace(results, crops=followed(results.crops, before, after))
     return results

@@ -14,7 +14,7 @@ BLOCK = (32, 8, 1)
 TILE = (32, 32)
 MAX_ROWS = 240
 
-_TAP = np.dtype([("offset", "<i4"), ("weight", "<f4")])
+TAP = np.dtype([("offset", "<i4"), ("weight", "<f4")])
 _TABLES = np.dtype([("columns", "<i4"), ("rows", "<i4"), ("column_taps", "<i4"), ("row_taps", "<i4")])
 PLAN = np.dtype(
     [
@@ -30,7 +30,7 @@ PLAN = np.dtype(
 ROW = np.dtype([("surface", "<u8"), ("plan", "<u8")])
 BATCH = np.dtype([("output", "<u8"), ("width", "<i4"), ("height", "<i4"), ("rows", ROW, (MAX_ROWS,))])
 
-_ALIGNMENT = 16
+ALIGNMENT = 16
 
 
 def pack(plan: Plan, layout: SurfaceLayout) -> npt.NDArray[np.uint8]:
@@ -52,7 +52,7 @@ def pack(plan: Plan, layout: SurfaceLayout) -> npt.NDArray[np.uint8]:
     header["map"][0, :, :planes], header["map"][0, :, 3] = plan.matrix, plan.offset
     header["limits"][0, :, :3] = np.stack([plan.low, plan.high, plan.padding], axis=-1)
     fixed = _fixed_taps(plan)
-    header["variant"] = _variant(fixed) + 3 * _paired(layout) + 6 * (layout.sample_bytes == 2)
+    header["variant"] = variant_of(fixed) + 3 * is_paired(layout) + 6 * (layout.sample_bytes == 2)
 
     parts: list[npt.NDArray[np.uint8]] = [header.view(np.uint8)]
     end = PLAN.itemsize
@@ -81,11 +81,12 @@ def _fixed_taps(plan: Plan) -> tuple[int, int]:
     return luma, 2
 
 
-def _variant(fixed: tuple[int, int]) -> int:
+def variant_of(fixed: tuple[int, int]) -> int:
+    """The kernel's number for loops over luma and chroma that are unrolled so."""
     return {(1, 2): 0, (2, 2): 1, (0, 0): 2}[fixed]
 
 
-def _paired(layout: SurfaceLayout) -> bool:
+def is_paired(layout: SurfaceLayout) -> bool:
     """Whether Cb and Cr can be read as one value: they alternate, and every pair is aligned to its size."""
     pair = 2 * layout.sample_bytes
     return (
@@ -99,7 +100,7 @@ def _paired(layout: SurfaceLayout) -> bool:
 def _table(taps: Taps, step: int, count: int) -> npt.NDArray[np.void]:
     """(K, n) taps, pixel by pixel: byte offsets and weights; filled up with taps that weigh nothing to `count`."""
     indices, weights = taps.indices, taps.weights
-    table = np.zeros((indices.shape[1], max(count, len(indices))), _TAP)
+    table = np.zeros((indices.shape[1], max(count, len(indices))), TAP)
     table["offset"] = indices[0][:, None] * step
     table["offset"][:, : len(indices)] = indices.T * step
     table["weight"][:, : len(indices)] = weights.T
@@ -107,4 +108,4 @@ def _table(taps: Taps, step: int, count: int) -> npt.NDArray[np.void]:
 
 
 def _aligned(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.pad(data, (0, -len(data) % _ALIGNMENT))
+    return np.pad(data, (0, -len(data) % ALIGNMENT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,18 @@ class Kind:
             picture.rotation,
             picture.mirror,
         )
+
+
+class Placed(Protocol):
+    """Where the columns and rows that hold picture come from: of one picture, or of many crops at once."""
+
+    @property
+    def columns(self) -> Axis:
+        """Display x of the k-th column that holds picture."""
+
+    @property
+    def rows(self) -> Axis:
+        """Display y of the k-th row that holds picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +128,14 @@ class Plan:
     hidden: npt.NDArray[np.bool_] | None
 
 
-# Sources of one run hardly come in more kinds than this; a plan is some 100 KiB.
-@lru_cache(maxsize=128)
-def plan(
+def plan_once(
     kind: Kind,
     placement: Placement,
     interpolation: Interpolation,
     values: Values,
     polygon: tuple[Point, ...] | None = None,
 ) -> Plan:
-    """Works out the plan for a kind of picture; remembers those that were used last.
+    """Works out the plan for a kind of picture.
 
     Args:
         kind: Of the picture.
@@ -138,7 +149,7 @@ def plan(
     if transposed:
         columns, rows = rows, columns
     (height, width), chroma_shapes = kind.plane_shapes[0], kind.plane_shapes[1:]
-    x, y = _coded_axes(kind, placement)
+    x, y = coded_axes(kind, placement)
     plane_taps = [(taps(y, rows, height, interpolation), taps(x, columns, width, interpolation))]
     if chroma_shapes:
         shift_x, shift_y = kind.chroma_shift
@@ -147,19 +158,44 @@ def plan(
         chroma_y = taps(y.subsampled(shift_y, first_y), rows, height, interpolation)
         chroma_x = taps(x.subsampled(shift_x, first_x), columns, width, interpolation)
         plane_taps += [(chroma_y, chroma_x)] * len(chroma_shapes)
-    matrix, offset = rgb_from_planes(kind.colour, len(kind.plane_shapes))
-    gain, bias, order = np.array(values.gain), np.array(values.bias), list(values.order)
-    ends = np.stack([bias, 255 * gain + bias]).astype(np.float32)
+    numbers = numbers_of(kind, values)
     return Plan(
         placement,
         transposed,
         tuple(plane_taps),
+        numbers.matrix,
+        numbers.offset,
+        numbers.low,
+        numbers.high,
+        values.padding,
+        None if polygon is None else _hidden(placement, polygon),
+    )
+
+
+# Sources of one run hardly come in more kinds than this; a plan is some 100 KiB.
+plan = lru_cache(maxsize=128)(plan_once)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Numbers:
+    """From samples to the model's numbers; the fields are `Plan`'s."""
+
+    matrix: FloatArray
+    offset: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+def numbers_of(kind: Kind, values: Values) -> Numbers:
+    """How samples of a kind of picture become the model's numbers."""
+    matrix, offset = rgb_from_planes(kind.colour, len(kind.plane_shapes))
+    gain, bias, order = np.array(values.gain), np.array(values.bias), list(values.order)
+    ends = np.stack([bias, 255 * gain + bias]).astype(np.float32)
+    return Numbers(
         (matrix[order] * gain[:, None]).astype(np.float32),
         (offset[order] * gain + bias).astype(np.float32),
         ends.min(axis=0),
         ends.max(axis=0),
-        values.padding,
-        None if polygon is None else _hidden(placement, polygon),
     )
 
 
@@ -214,7 +250,7 @@ def _surface_shapes(layout: SurfaceLayout, shift: tuple[int, int]) -> tuple[tupl
     return luma, chroma, chroma
 
 
-def _coded_axes(kind: Kind, placement: Placement) -> tuple[Axis, Axis]:
+def coded_axes(kind: Kind, placement: Placed) -> tuple[Axis, Axis]:
     """Positions in the first plane, of its columns and rows: rotation, sample aspect ratio and mirror undone."""
     x, y = placement.columns, placement.rows
     width, height = kind.display_size

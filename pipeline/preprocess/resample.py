@@ -18,7 +18,7 @@ Interpolation = Literal["nearest", "bilinear", "area"]
 IndexArray = npt.NDArray[np.intp]
 
 # Positions are rounded to this part of a sample, so that what is a whole number or a tie on paper is one here too.
-_GRID = 2.0**20
+GRID = 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Axis:
     def positions(self, count: int) -> npt.NDArray[np.float64]:
         """Of the first `count` pixels."""
         exact = (np.arange(count) + 0.5) * self.scale + self.offset
-        rounded: npt.NDArray[np.float64] = np.round(exact * _GRID) / _GRID
+        rounded: npt.NDArray[np.float64] = np.round(exact * GRID) / GRID
         return rounded
 
 
@@ -96,7 +96,7 @@ def taps(axis: Axis, count: int, size: int, kind: Interpolation) -> Taps:
         start, stop = position - span / 2, position + span / 2
         indices = np.floor(start) + np.arange(int(np.ceil(span)) + 1)[:, None]
         covered = np.minimum(stop, indices + 1) - np.maximum(start, indices)
-        weights = np.where(covered > 1 / _GRID, covered, 0)
+        weights = np.where(covered > 1 / GRID, covered, 0)
         weights /= weights.sum(axis=0)
     return _compact(np.clip(indices, 0, size - 1).astype(np.intp), weights.astype(np.float32))
 

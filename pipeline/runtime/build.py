@@ -17,6 +17,7 @@ from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
 from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.ranges import with_ranges
+from pipeline.runtime.second import find_second, stage_names
 from pipeline.sources.resolve import VideoSpec, resolve
 from pipeline.stages import Model
 
@@ -94,6 +95,7 @@ def build_stages(
     ]
     status.drawing = tuple(f"sinks[{i}] ({config.sinks[i].type})" for i, sink in enumerate(sinks) if sink.needs_pixels)
     path, name = locate_model(stages_config.model, progress)
+    second = find_second(stages_config, plugins, lambda model: locate_model(model, progress))
     rois = {spec.source_id: spec.settings.roi for spec in specs if spec.settings.roi is not None}
     analytics = Analytics(
         {spec.source_id: spec.settings.analytics for spec in specs if spec.settings.analytics is not None}
@@ -104,7 +106,8 @@ def build_stages(
     make_stages = cuda_stages if status.device == "cuda" else cpu_stages
     videos = open_sources(config, status.device, len(specs))
     with in_words() if status.device == "cuda" else nullcontext():
-        stages = make_stages(Job(config, path, name, rois, videos, postprocess, model, specs), outputs)
+        job = Job(config, path, name, rois, videos, postprocess, model, specs, second, status)
+        stages = make_stages(job, outputs)
     status.memory, status.decoder_memory = stages.memory, stages.decoders
     chain = StageChain(own_stages) if own_stages else None
     stages = replace(stages, analytics=analytics, plugins=chain, plugin_stop=plugins.stop)
@@ -113,7 +116,9 @@ def build_stages(
     outputs.open()
     status.model, status.batch_size = stages.model.name, stages.model.batch_size
     tracking = () if stages.tracker is None else (TRACK,)
-    status.stages = {stage: StageTimes() for stage in (*STAGES[:-1], *tracking, STAGES[-1])}
+    before, behind = stage_names(stages)
+    names = (*STAGES[:1], *before, *STAGES[1:-1], *tracking, *behind, STAGES[-1])
+    status.stages = {stage: StageTimes() for stage in names}
     return stages
 
 

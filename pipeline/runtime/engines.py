@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.models import Config, Preprocess, Roi
 from pipeline.errors import SourceError
 from pipeline.observe.memory import summary_line
+from pipeline.observe.status import RunStatus
 from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.session import OpenDecoder
@@ -22,6 +23,7 @@ from pipeline.vram import Allowance
 if TYPE_CHECKING:
     from pipeline.plugins.host import Loaded
     from pipeline.runtime.planning import Planner
+    from pipeline.runtime.second import SecondJob
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class Job:
         postprocess: The user's own postprocessor; None: a family's.
         model: A loaded one to use, which lies at `model_path`; None: it is loaded.
         specs: The videos and live streams.
+        second: The further models.
+        status: Of the run.
     """
 
     config: Config
@@ -55,6 +59,8 @@ class Job:
     postprocess: Loaded | None = None
     model: Model | None = None
     specs: Sequence[VideoSpec] = ()
+    second: tuple[SecondJob, ...] = ()
+    status: RunStatus = field(default_factory=RunStatus)
 
 
 def open_sources(config: Config, device: str, videos: int) -> int:
@@ -75,6 +81,7 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess import build_postprocessor
     from pipeline.preprocess.reference import ReferencePreprocessor
+    from pipeline.runtime.second import second_models
     from pipeline.tracking import build_tracker, for_tracking
 
     stages, runtime = job.config.pipeline, job.config.runtime
@@ -86,7 +93,9 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
         preprocess=stages.preprocess,
         threads=runtime.inference_threads,
     )
-    preprocess = ReferencePreprocessor(resolve_input(model.input, stages.preprocess, model=job.model_name), job.rois)
+    resolved = resolve_input(model.input, stages.preprocess, model=job.model_name)
+    preprocess = ReferencePreprocessor(resolved, job.rois)
+    sides, cascade = second_models(job, model, resolved)
     return Stages(
         open_decoder=_checked(lambda spec, stats: FfmpegDecoder(spec, stages.decode, stats)),
         preprocess=preprocess,
@@ -99,6 +108,8 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
         ),
         outputs=outputs,
         tracker=build_tracker(stages.tracker, stages.postprocess),
+        sides=sides,
+        cascade=cascade,
         rois=job.rois,
     )
 
@@ -115,6 +126,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.postprocess.cuda import build_cuda_postprocessor
     from pipeline.preprocess.decode_scale import DecodeScale
     from pipeline.preprocess.engines import device_preprocessor
+    from pipeline.runtime.second import second_models
     from pipeline.runtime.vram import ring_surfaces
     from pipeline.tracking import build_tracker, for_tracking
 
@@ -139,10 +151,11 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     assert memory.shares is not None
     log.info("GPU memory: %s", summary_line(memory))
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
-    ring = ring_surfaces(job.config.queue_batches, model.batch_size, job.open_sources)
+    sides, cascade = second_models(job, model, resolved, stream=stream)
+    ring = ring_surfaces(job.config.queue_batches, model.batch_size, job.open_sources, has_cascade=cascade is not None)
     decoders = Allowance(memory.shares.decoders_bytes)
     surfaces = SurfaceMemory(decoders, memory.shares.source_bytes)
-    decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" else None
+    decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" and cascade is None else None
 
     def open_decoder(spec: VideoSpec, stats: DecodeStats) -> Decoder:
         scale = None if outputs.needs_pixels else decode_scale
@@ -162,6 +175,8 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
         ),
         outputs=outputs,
         tracker=build_tracker(stages.tracker, stages.postprocess),
+        sides=sides,
+        cascade=cascade,
         rois=job.rois,
         download=Download(stream),
         on_device=True,

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pipeline.frames import Array, Frame, InputBatch, Predictions
+from pipeline.frames import Array, Frame, InputBatch, Predictions, ResultBatch
 from pipeline.stages import PendingPredictions, SinkSource
+
+if TYPE_CHECKING:
+    from pipeline.cascade.second import Part
+    from pipeline.cascade.stage import Started
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +37,7 @@ class Batch:
     input: InputBatch | None = None
     outputs: Mapping[str, Array] | None = None
     predictions: Predictions | PendingPredictions | None = None
+    side: dict[str, list[Part]] = field(default_factory=dict)  # of the other models on these frames
+    held: list[Frame] = field(default_factory=list)  # the frames with their pixels, until crops have been cut
+    results: ResultBatch | None = None
+    crops: Started | None = None

@@ -2,8 +2,9 @@
 
 On the `cpu` engine each step is a thread, so that one batch is preprocessed while TensorFlow works on the one before and
 the sinks write the one before that. On the `cuda` engine the steps only enqueue work on the device's stream, in which
-order is everything: they share a thread, and the results thread is the one that waits for the device. Either way order is
-kept: a step is never in two threads.
+order is everything: they share a thread, and the results thread is the one that waits for the device. With a cascade there
+are two of these: one waits for the detections and enqueues what looks at their crops, the other waits for that. Either way
+order is kept: a step is never in two threads.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.config.models import Roi
+from pipeline.crops import Crops, vectors_of
 from pipeline.errors import SourceError
 from pipeline.frames import Frame, Predictions, ResultBatch
 from pipeline.masks import NO_CLASS
@@ -33,6 +35,8 @@ from pipeline.stages import DropCause, Model, Postprocessor, Preprocessor
 
 if TYPE_CHECKING:
     from pipeline.analytics.engine import Analytics
+    from pipeline.cascade.side import SideModels
+    from pipeline.cascade.stage import Cascade
     from pipeline.plugins.guard import StopSwitch
     from pipeline.plugins.stage import StageChain
     from pipeline.runtime.session import OpenDecoder
@@ -56,7 +60,9 @@ class Stages:
         postprocess: Outputs -> predictions, or a promise of them.
         outputs: Where results go.
         tracker: Gives detections their track ids, before the outputs; None: nothing tracks.
-        analytics: Adds events and counts, behind the tracker; None: there are none.
+        sides: Other models on the same frames; None: there are none.
+        cascade: Models on the crops of what was found, behind the tracker; None: there are none.
+        analytics: Adds events and counts, behind these; None: there are none.
         plugins: The user's own stages, behind analytics; None: there are none.
         plugin_stop: With what a plug-in ends the run.
         rois: Region of interest by source id; changes as sources come and go.
@@ -72,6 +78,8 @@ class Stages:
     postprocess: Postprocessor
     outputs: Outputs
     tracker: Tracker | None = None
+    sides: SideModels | None = None
+    cascade: Cascade | None = None
     analytics: Analytics | None = None
     plugins: StageChain | None = None
     plugin_stop: StopSwitch | None = None
@@ -80,6 +88,12 @@ class Stages:
     on_device: bool = False
     memory: MemoryPlan | None = None
     decoders: Allowance | None = None
+
+    def close_models(self) -> None:
+        """Releases all models."""
+        for models in (self.model, self.sides, self.cascade):
+            if models is not None:
+                models.close()
 
 
 class Lane:
@@ -123,14 +137,19 @@ class Lane:
         self._on_failure = on_failure
         self._stopping = False
         self._late: list[ResultBatch] = []  # to be delivered behind the results of the batch
-        prepare, infer, postprocess, finish = self._prepare, self._infer, self._postprocess, self._finish
+        prepare, infer, postprocess = self._prepare, self._infer, self._postprocess
+        behind: list[list[Step]] = (
+            [[self._settle, self._finish]] if stages.cascade is None else [[self._settle], [self._finish]]
+        )
         groups: list[list[Step]] = (
-            [[prepare, infer, postprocess], [finish]]
+            [[prepare, infer, postprocess], *behind]
             if stages.on_device
-            else [[prepare], [infer], [postprocess, finish]]
+            else [[prepare], [infer], [postprocess, *behind[0]], *behind[1:]]
         )
         self._queues: list[BoundedQueue[Batch]] = [BoundedQueue(queue_batches) for _ in groups[1:]]
         names = ["results"] if stages.on_device else ["model", "results"]
+        if stages.cascade is not None:
+            names.append("crops")
         status.queues.update({name: q.stats for name, q in zip(names, self._queues, strict=True)})
         inputs = [self._collected(), *map(_drain, self._queues)]
         outputs: list[BoundedQueue[Batch] | None] = [*self._queues, None]
@@ -153,7 +172,7 @@ class Lane:
         self._intake.close(discard=True)
         for queue in self._queues:
             for batch in queue.close(discard=True):
-                self._drop(batch.frames, DropCause.CLOSED)
+                self._abandon(batch)
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Waits until all threads have ended; whether they have."""
@@ -178,7 +197,7 @@ class Lane:
                     if out is not None:
                         out.put(batch)
                 except BaseException:
-                    self._drop(batch.frames, DropCause.CLOSED)
+                    self._abandon(batch)
                     raise
             if out is not None:
                 out.close()
@@ -201,15 +220,25 @@ class Lane:
         for frame in frames:
             self._intake.on_drop(frame, cause)
 
+    def _abandon(self, batch: Batch) -> None:
+        """The batch goes no further."""
+        self._drop(batch.frames, DropCause.CLOSED)
+        _let_go_of_held(batch)
+
     def _prepare(self, batch: Batch) -> None:
         """Sets the batch's input; frames of a source that cannot be preprocessed are left out and the others go on."""
         if not batch.frames:
             return
-        start = time.perf_counter()
+        start, elsewhere_s = time.perf_counter(), 0.0
         while batch.frames and batch.input is None:
             try:
                 rows = self._stages.model.rows(len(batch.frames))
-                batch.input = self._stages.preprocess(batch.frames, rows)
+                found = self._stages.preprocess(batch.frames, rows)
+                if self._stages.sides is not None:
+                    begin = time.perf_counter()
+                    batch.side = self._stages.sides(batch.frames, found)
+                    elsewhere_s = time.perf_counter() - begin
+                batch.input = found
             except SourceError as e:
                 source = self._status.sources.get(e.source_id)
                 if source is not None:
@@ -217,19 +246,17 @@ class Lane:
                 self._drop([frame for frame in batch.frames if frame.source_id == e.source_id], DropCause.FAILED)
                 batch.frames = [frame for frame in batch.frames if frame.source_id != e.source_id]
         if batch.input is not None:
+            batch.held = batch.frames
             batch.frames = self._with_or_without_pixels(batch.frames)
             batch.input = batch.input.with_frames(tuple(batch.frames))
-        self._status.stages["preprocess"].add(time.perf_counter() - start, len(batch.frames))
+            if self._stages.cascade is None:
+                _let_go_of_held(batch)
+        self._status.stages["preprocess"].add(time.perf_counter() - start - elsewhere_s, len(batch.frames))
 
     def _with_or_without_pixels(self, frames: list[Frame]) -> list[Frame]:
         if not self._keep_pixels:
-            kept = [frame.without_pixels() for frame in frames]
-        elif self._stages.download is not None:
-            kept = self._stages.download(frames)
-        else:
-            kept = frames
-        let_go(frames)
-        return kept
+            return [frame.without_pixels() for frame in frames]
+        return frames if self._stages.download is None else self._stages.download(frames)
 
     def _infer(self, batch: Batch) -> None:
         if batch.input is not None:
@@ -247,11 +274,29 @@ class Lane:
             batch.outputs = None
             self._status.stages["postprocess"].add(time.perf_counter() - start, len(batch.frames))
 
-    def _finish(self, batch: Batch) -> None:
-        """Waits for the device if need be, tracks, writes the sinks, delivers the results."""
-        results, predictions = None, self._result(batch)
+    def _settle(self, batch: Batch) -> None:
+        """Waits for the device if need be, tracks, and begins to look at the crops of what was found."""
+        stages, predictions = self._stages, self._result(batch)
         if predictions is not None:
-            results = self._track(ResultBatch(batch.frames, predictions, self._stages.model.name))
+            sides = {} if stages.sides is None else stages.sides.finish(batch.side)
+            found = ResultBatch(batch.frames, predictions, stages.model.name, models=sides)
+            looks = None if stages.cascade is None else stages.cascade.looks(found, batch.held)
+            batch.results = self._track(found, looks)
+            if stages.cascade is not None:
+                batch.crops = stages.cascade.start(batch.results, batch.held, looks, predictions.detections)
+        _let_go_of_held(batch)
+        batch.input, batch.side = None, {}
+        for source_id in batch.finished:
+            if stages.tracker is not None:
+                stages.tracker.forget(source_id)
+            if stages.cascade is not None:
+                stages.cascade.forget(source_id)
+
+    def _finish(self, batch: Batch) -> None:
+        """Waits for what was found in crops, writes the sinks, delivers the results."""
+        results = batch.results
+        if results is not None and self._stages.cascade is not None and batch.crops is not None:
+            results = replace(results, crops=self._stages.cascade.finish(batch.crops))
         inferred_s = time.monotonic()
         outputs = self._stages.outputs
         start = time.perf_counter()
@@ -263,8 +308,6 @@ class Lane:
         for source_id in batch.finished:
             self._finish_analytics(source_id)
             outputs.source_finished(source_id)
-            if self._stages.tracker is not None:
-                self._stages.tracker.forget(source_id)
         self._status.stages["sinks"].add(time.perf_counter() - start, len(batch.frames))
         if results is not None:
             self._count(results, inferred_s)
@@ -308,11 +351,11 @@ class Lane:
         if self._stages.plugins is not None:
             self._stages.plugins.finish(source_id)
 
-    def _track(self, results: ResultBatch) -> ResultBatch:
+    def _track(self, results: ResultBatch, looks: Crops | None) -> ResultBatch:
         if self._stages.tracker is None:
             return results
         start = time.perf_counter()
-        results = self._stages.tracker(results)
+        results = self._stages.tracker(results, None if looks is None else vectors_of(looks))
         self._status.stages[TRACK].add(time.perf_counter() - start, len(results))
         return results
 
@@ -325,6 +368,10 @@ class Lane:
             if source.is_live:
                 _note_latency(source, frame, inferred_s, emitted_s, emitted_at_s)
         self._status.labels.update(_labels(results.predictions))
+        second = {name: side.predictions for name, side in results.models.items()}
+        second |= {name: crops.predictions for name, crops in results.crops.items()}
+        for name, predictions in second.items():
+            self._status.models[name].labels.update(_labels(predictions))
 
 
 def _drain(queue: BoundedQueue[Batch]) -> Iterator[Batch]:
@@ -333,6 +380,11 @@ def _drain(queue: BoundedQueue[Batch]) -> Iterator[Batch]:
             yield queue.get()
         except Closed:
             return
+
+
+def _let_go_of_held(batch: Batch) -> None:
+    held, batch.held = batch.held, []
+    let_go(held)
 
 
 def _note_latency(source: SourceStatus, frame: Frame, inferred_s: float, emitted_s: float, emitted_at_s: float) -> None:

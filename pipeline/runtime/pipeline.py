@@ -298,8 +298,9 @@ class Pipeline:
 
     def _check_that_more_sources_fit(self, source: Source) -> None:
         check_addition(source, self.config)
-        engine = self.config.pipeline.preprocess.engine
-        if source.roi is not None and self.status.device == "cuda" and engine == "cvcuda":
+        stages = self.config.pipeline
+        engines = {stages.preprocess.engine, *(side.preprocess.engine for side in stages.models)}
+        if source.roi is not None and self.status.device == "cuda" and "cvcuda" in engines:
             raise StreamStateError("cvcuda cannot do a region of interest")
         if len(self.status.sources) == 0 or self.config.may_grow or len(self._specs) > 1:
             return
@@ -325,7 +326,7 @@ class Pipeline:
             else:
                 self._stages.outputs.abort()
             if has_ended:  # else a thread is still in it
-                self._stages.model.close()
+                self._stages.close_models()
         self.status.ended_s = time.monotonic()
 
     def __enter__(self) -> Pipeline:

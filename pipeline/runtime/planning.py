@@ -98,6 +98,8 @@ def needs_of(
     videos, notes = video_needs(formats)
     live = sum(spec.settings.is_live for spec in specs)
     model, more = _model_needs(config, model_path, may_open_model)
+    if further := len(config.pipeline.models) + len(config.pipeline.cascade):
+        more += (f"{further} further model{'' if further == 1 else 's'}: their weights and inputs are not counted",)
     return Needs(
         videos=videos,
         live=live,
@@ -105,6 +107,7 @@ def needs_of(
         ring_sources=open_sources,
         queue_batches=config.queue_batches,
         model=model,
+        has_cascade=bool(config.pipeline.cascade),
         notes=notes + more,
     )
 

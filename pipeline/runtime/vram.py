@@ -91,6 +91,7 @@ class Needs:
         ring_sources: Among how many sources the frames that wait for the model are divided.
         queue_batches: Batches that may wait.
         model: What they wait for.
+        has_cascade: Whether frames are held until crops have been cut of them.
         tensorflow_bytes: TensorFlow's share where it is fixed already, as TensorFlow has been started.
         notes: What was assumed.
     """
@@ -101,13 +102,14 @@ class Needs:
     ring_sources: int
     queue_batches: int
     model: ModelNeeds
+    has_cascade: bool = False
     tensorflow_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def ring(self) -> int:
         """Frames of each source that may be out of its decoder's hands."""
-        return ring_surfaces(self.queue_batches, self.model.batch_size, self.ring_sources)
+        return ring_surfaces(self.queue_batches, self.model.batch_size, self.ring_sources, has_cascade=self.has_cascade)
 
     @property
     def open_sources(self) -> tuple[VideoNeeds, ...]:
@@ -124,9 +126,14 @@ class Needs:
         return replace(self, model=replace(self.model, batch_size=number))
 
 
-def ring_surfaces(queue_batches: int, batch_size: int, open_sources: int) -> int:
-    """How many frames of a source may be on loan: together the sources fill what waits for the lane, and its next batch."""
-    return _LEAST_SURFACES + (queue_batches + 1) * batch_size // open_sources
+def ring_surfaces(queue_batches: int, batch_size: int, open_sources: int, *, has_cascade: bool = False) -> int:
+    """How many frames of a source may be on loan: together the sources fill what waits for the lane, and its next batch.
+
+    With a cascade also what waits for its crops to be cut, the batch that they are being cut of, and the one that waits for
+    a place there.
+    """
+    batches = queue_batches + 1 + (queue_batches + 2 if has_cascade else 0)
+    return _LEAST_SURFACES + batches * batch_size // open_sources
 
 
 def budget_bytes(configured_mb: int | None, free_bytes: int | None, own_bytes: int = 0) -> int | None:

@@ -28,10 +28,11 @@ def draw_classes(canvas: Canvas, placement: Placement, segmentation: Segmentatio
         canvas.paint(shown == number, 0, 0, class_rgb(number + segmentation.class_offset), opacity)
 
 
-def draw_legend(canvas: Canvas, segmentation: Segmentation, y: int) -> None:
-    """Lists the classes that are there, with their share of the picture, in the corner from line `y` down."""
+def draw_legend(canvas: Canvas, segmentation: Segmentation, y: int) -> int:
+    """Lists the classes that are there, with their share of the picture, in the corner from line `y` down; the line behind."""
     for label, class_id, share in segmentation.found()[:_MOST_IN_LEGEND]:
         y += canvas.text(f"{label} {100 * share:.1f} %", 0, y, class_rgb(class_id))
+    return y
 
 
 def draw_skeletons(canvas: Canvas, placement: Placement, poses: Poses, *, labels: bool) -> None:

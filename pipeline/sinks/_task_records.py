@@ -1,20 +1,79 @@
-"""Poses, masks and embeddings as they stand in JSON records."""
+"""What models find, by their task, as it stands in JSON records."""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline import rle
-from pipeline.frames import FloatArray
+from pipeline.frames import Detections, FloatArray, Predictions
 from pipeline.masks import Segmentations
 from pipeline.poses import Poses
-from pipeline.sinks._records import Labels, rounded, text
+from pipeline.sinks._records import Labels, class_columns, detection_columns, rounded, text
 
 _SHARE_DECIMALS = 6
 _EMBEDDING_DECIMALS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFields:
+    """A model's results of N frames (or crops).
+
+    Attributes:
+        fields: Name of a field -> its value for each frame.
+        detections: The records of all detections, one after another: the same ones that are in `fields`.
+    """
+
+    fields: dict[str, list[Any]]
+    detections: list[dict[str, Any]]
+
+
+class TaskRecords:
+    """Turns one model's predictions into fields. Numbers become Python lists once a batch, not once a frame.
+
+    Args:
+        mask_side: Masks of larger pictures are scaled down to this many pixels; None: none are.
+    """
+
+    def __init__(self, mask_side: int | None) -> None:
+        self._mask_side = mask_side
+        self._labels = Labels()
+
+    def __call__(self, predictions: Predictions) -> TaskFields:
+        """The fields of the tasks that the model has."""
+        found: dict[str, list[Any]] = {}
+        detections: list[dict[str, Any]] = []
+        if predictions.detections is not None:
+            detections = self._detections(predictions.detections)
+            offsets = predictions.detections.offsets.tolist()
+            found["detections"] = [detections[start:end] for start, end in itertools.pairwise(offsets)]
+        if predictions.classes is not None:
+            found["classes"] = [
+                [{"label": label, "class_id": class_id, "score": score} for label, class_id, score in rows]
+                for rows in class_columns(predictions.classes, self._labels)
+            ]
+        if predictions.poses is not None:
+            found["poses"] = pose_records(predictions.poses)
+        if predictions.segmentations is not None:
+            found["masks"] = mask_records(predictions.segmentations, self._labels, self._mask_side)
+        if predictions.embeddings is not None:
+            found["embedding"] = embedding_records(predictions.embeddings)
+        return TaskFields(found, detections)
+
+    def _detections(self, detections: Detections) -> list[dict[str, Any]]:
+        labels, class_ids, scores, boxes, tracks = detection_columns(detections, self._labels)
+        records: list[dict[str, Any]] = [
+            {"label": label, "class_id": class_id, "score": score, "box": box}
+            for label, class_id, score, box in zip(labels, class_ids, scores, boxes, strict=True)
+        ]
+        if tracks is not None:
+            for record, track_id in zip(records, tracks, strict=True):
+                if track_id is not None:
+                    record["track_id"] = track_id
+        return records
 
 
 def pose_records(poses: Poses) -> list[list[dict[str, Any]]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from pipeline.config.models import VideoSink
+from pipeline.crops import Crops
 from pipeline.errors import SinkError
 from pipeline.frames import Detections, Result
 from pipeline.sinks._base import FileSink
@@ -133,24 +134,54 @@ def annotate(
         caption: Whether source and time are written into the corner.
         mask_opacity: Of the colour over pixels that have a class.
     """
-    if result.segmentation is not None:
-        draw_classes(canvas, placement, result.segmentation, mask_opacity)
+    of_frame = [result.segmentation, *(side.segmentation for side in result.models.values())]
+    maps = [segmentation for segmentation in of_frame if segmentation is not None]
+    for segmentation in maps:
+        draw_classes(canvas, placement, segmentation, mask_opacity)
     if result.scene is not None:
         draw_scene(canvas, placement, result.scene)
-    if result.detections is not None:
-        _draw_boxes(canvas, placement, result.detections, labels=labels)
-    if result.poses is not None:
-        draw_skeletons(canvas, placement, result.poses, labels=labels)
+    for detections, attributes in _detections(result):
+        _draw_boxes(canvas, placement, detections, attributes, labels=labels)
+    found_in_crops = [crops.predictions.poses for crops in result.crops.values()]
+    for poses in (result.poses, *(side.poses for side in result.models.values()), *found_in_crops):
+        if poses is not None:
+            draw_skeletons(canvas, placement, poses, labels=labels)
     lines = [_caption(result)] if caption else []
     lines += [f"{label} {score:.2f}" for label, _, score in result.classes or []]
+    for name, side in result.models.items():
+        lines += [f"{name}: {label} {score:.2f}" for label, _, score in side.classes or []]
     y = 0
     for line in lines:
         y += canvas.text(line, 0, y, _CAPTION_RGB)
-    if labels and result.segmentation is not None:
-        draw_legend(canvas, result.segmentation, y)
+    if labels:
+        for segmentation in maps:
+            y = draw_legend(canvas, segmentation, y)
 
 
-def _draw_boxes(canvas: Canvas, placement: Placement, detections: Detections, *, labels: bool) -> None:
+def _detections(result: Result) -> Iterator[tuple[Detections, dict[int, str]]]:
+    """All detections of a frame, those of models on crops last, and by row the best class that crops of them have."""
+    of: list[tuple[str | None, Detections | None]] = [(None, result.detections)]
+    of += [(name, side.detections) for name, side in result.models.items()]
+    of += [(name, crops.predictions.detections) for name, crops in result.crops.items()]
+    for name, detections in of:
+        if detections is not None:
+            yield detections, _attributes([crops for crops in result.crops.values() if crops.of == name])
+
+
+def _attributes(crops: Iterable[Crops]) -> dict[int, str]:
+    texts: dict[int, str] = {}
+    for own in crops:
+        if own.predictions.classes is None:
+            continue
+        for i, row in enumerate(own.parents.tolist()):
+            best = own.predictions.classes.frame(i)[:1]
+            texts[row] = texts.get(row, "") + "".join(f" | {label} {score:.2f}" for label, _, score in best)
+    return texts
+
+
+def _draw_boxes(
+    canvas: Canvas, placement: Placement, detections: Detections, attributes: Mapping[int, str], *, labels: bool
+) -> None:
     boxes = [placement.box(*box) for box in detections.boxes.tolist()]
     ids = detections.class_ids.tolist()
     for box, class_id in reversed(list(zip(boxes, ids, strict=True))):  # the best, which come first, lie on top
@@ -158,10 +189,11 @@ def _draw_boxes(canvas: Canvas, placement: Placement, detections: Detections, *,
     if not labels:
         return
     tracks = [None] * len(ids) if detections.track_ids is None else detections.track_ids.tolist()
-    columns = list(zip(boxes, ids, detections.scores.tolist(), tracks, strict=True))
-    for (x1, y1, _, _), class_id, score, track in reversed(columns):
+    columns = list(zip(range(len(ids)), boxes, ids, detections.scores.tolist(), tracks, strict=True))
+    for row, (x1, y1, _, _), class_id, score, track in reversed(columns):
         number = "" if track is None or track < 0 else f" #{track}"
-        canvas.text(f"{detections.label(class_id)}{number} {score:.2f}", x1, y1, class_rgb(class_id), above=True)
+        text = f"{detections.label(class_id)}{number} {score:.2f}{attributes.get(row, '')}"
+        canvas.text(text, x1, y1, class_rgb(class_id), above=True)
 
 
 def _caption(result: Result) -> str:

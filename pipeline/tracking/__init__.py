@@ -47,6 +47,7 @@ def build_tracker(config: ByteTrackTracker | IouTracker | None, postprocess: Pos
         min_hits=config.min_hits,
         max_age_s=config.max_age_s,
         only_tracked=config.output == "tracked",
+        min_similarity=None if config.appearance is None else config.min_similarity,
     )
     return BatchTracker(rules, limits)
 

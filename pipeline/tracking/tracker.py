@@ -7,7 +7,10 @@ ByteTrack: Zhang et al., "ByteTrack: Multi-object tracking by associating every 
 3. tentative tracks take what is left of the high scores; those that find none are given up,
 4. what is left then and scores enough begins new, tentative tracks.
 
-Each step is the best assignment by IoU under its gate. With `predicts_motion` off and without the second step this is the
+Where it is known what detections look like, lost tracks that found none take detections with high scores that look like them,
+before tentative tracks do, wherever these lie.
+
+Each step is the best assignment by IoU (or similarity) under its gate. With `predicts_motion` off and without the second step this is the
 simple IoU tracker: boxes stay where they were last seen.
 """
 
@@ -30,11 +33,14 @@ from pipeline.tracking.tracks import CLASS_ID, HITS, MISSES, NO_ID, STREAM, TAG_
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Looks = npt.NDArray[np.float32]
 
 # Clocks are sums of steps: a gap that is as long as allowed may come out longer by rounding.
 _CLOCK_ERROR_S = 1e-6
 # Up to which multiple of a stream's usual step a frame is the next one, and none is missing.
 _STEPS_TO_NEXT_FRAME = 1.5
+# What a new look counts beside those before.
+_NEW_LOOK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class Rules:
         min_hits: Frames in a row in which a track must have been found to get its id.
         max_age_s: Seconds that a track is kept without being found; in any case up to the next frame.
         only_tracked: Whether detections without a track are left out.
+        min_similarity: A lost track is found again where a detection looks more like it; None: looks do not count.
     """
 
     predicts_motion: bool
@@ -60,6 +67,7 @@ class Rules:
     min_hits: int
     max_age_s: float
     only_tracked: bool
+    min_similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +81,7 @@ class _Found:
         is_high: (D,) whether the score is high.
         may_begin: (D,) whether the score is enough for a new track.
         track_ids: (D,) int64, NO_ID at first; filled by tracking.
+        looks: (D, E) float32 unit vectors, NaN where nothing is known; E is 0 where nobody looks.
     """
 
     boxes: Floats
@@ -81,6 +90,7 @@ class _Found:
     is_high: Mask
     may_begin: Mask
     track_ids: Indices
+    looks: Looks
 
 
 class BatchTracker:
@@ -101,7 +111,7 @@ class BatchTracker:
         """How many tracks there are, of all streams and in all states."""
         return len(self._tracks)
 
-    def __call__(self, batch: ResultBatch) -> ResultBatch:
+    def __call__(self, batch: ResultBatch, looks: Looks | None = None) -> ResultBatch:
         """See `pipeline.tracking.Tracker`."""
         detections = batch.predictions.detections
         if detections is None or not batch.frames:
@@ -115,6 +125,7 @@ class BatchTracker:
             is_high,
             detections.scores >= enough,
             np.full(len(detections), NO_ID, np.int64),
+            self._looks(looks, len(detections)),
         )
         numbers = self._streams.numbers([frame.source_id for frame in batch.frames])
         rounds = _rounds(numbers)
@@ -134,6 +145,14 @@ class BatchTracker:
         if number is not None:
             self._tracks = self._tracks[self._tracks.tags[STREAM] != number]
 
+    def _looks(self, looks: Looks | None, count: int) -> Looks:
+        """Unit vectors of the detections, as wide as those of the tracks."""
+        if looks is None or self._rules.min_similarity is None:
+            return np.full((count, self._tracks.looks.shape[1]), np.nan, np.float32)
+        if looks.shape[1] != self._tracks.looks.shape[1]:  # the first ones
+            self._tracks.looks = np.full((len(self._tracks), looks.shape[1]), np.nan, np.float32)
+        return _unit(looks)
+
     def _track_some(self, frames: Sequence[Frame], numbers: Indices, found: _Found, chosen: Indices) -> None:
         """As `_track`, for the chosen ones of the frames."""
         counts = np.diff(found.offsets)[chosen]
@@ -146,6 +165,7 @@ class BatchTracker:
             found.is_high[rows],
             found.may_begin[rows],
             found.track_ids[rows],
+            found.looks[rows],
         )
         self._track([frames[i] for i in chosen], numbers[chosen], some)
         found.track_ids[rows] = some.track_ids
@@ -166,8 +186,10 @@ class BatchTracker:
         in_time = clocks_s[track_frames] - tracks.seen_s <= longest_s[track_frames]
         if self._rules.predicts_motion:
             kalman.predict(tracks.states, steps_s[track_frames])
-        partners, is_taken = self._associate(tracks, track_frames, in_time, found)
+        partners, is_taken, is_recognised = self._associate(tracks, track_frames, in_time, found)
         lives = self._continue(tracks, partners, clocks_s[track_frames], found) & in_time
+        # Where a track comes back by its looks says nothing of how it moved.
+        tracks.states[:, is_recognised] = kalman.initial(found.boxes[:, partners[is_recognised]])
         begins = np.flatnonzero(found.may_begin & found.is_high & ~is_taken)
         det_frames = np.repeat(np.arange(len(numbers)), np.diff(found.offsets))
         born = self._begin(begins, numbers[det_frames[begins]], clocks_s[det_frames[begins]], found)
@@ -180,8 +202,10 @@ class BatchTracker:
         if len(born):
             self._tracks = self._tracks + born
 
-    def _associate(self, tracks: Tracks, track_frames: Indices, in_time: Mask, found: _Found) -> tuple[Indices, Mask]:
-        """(K,) each track's detection, -1 if none, and (D,) which detections were taken."""
+    def _associate(
+        self, tracks: Tracks, track_frames: Indices, in_time: Mask, found: _Found
+    ) -> tuple[Indices, Mask, Mask]:
+        """(K,) each track's detection, -1 if none, (D,) which detections were taken, and (K,) who was known by the looks."""
         rules, tags = self._rules, tracks.tags
         partners, is_taken = np.full(len(tracks), -1, np.int64), np.zeros(found.boxes.shape[1], bool)
         pairs = overlapping(kalman.boxes_of(tracks.states), track_frames, found.boxes, found.offsets)
@@ -199,8 +223,30 @@ class BatchTracker:
         if rules.min_iou_low is not None:
             waits = (partners < 0) & (tags[MISSES] == 0)
             match(has_id & ~is_high & waits[pairs.tracks], rules.min_iou_low)
+        is_recognised = np.zeros(len(tracks), bool)
+        if rules.min_similarity is not None and found.looks.shape[1]:
+            is_lost = (partners < 0) & in_time & (tags[TRACK_ID] != NO_ID) & (tags[MISSES] > 0)
+            alike = self._alike(tracks, np.flatnonzero(is_lost), track_frames, found, is_taken)
+            chosen = _match(alike, rules.min_similarity, tracks, is_taken)
+            partners[chosen.tracks], is_taken[chosen.detections] = chosen.detections, True
+            is_recognised[chosen.tracks] = True
         match(~has_id & is_high & ~is_taken[pairs.detections], rules.min_iou_tentative)
-        return partners, is_taken
+        return partners, is_taken, is_recognised
+
+    def _alike(self, tracks: Tracks, lost: Indices, track_frames: Indices, found: _Found, is_taken: Mask) -> Pairs:
+        """Lost tracks and free detections of their frames that look alike; what stands for the IoU is the cosine."""
+        least = self._rules.min_similarity
+        assert least is not None
+        firsts, counts = found.offsets[track_frames[lost]], np.diff(found.offsets)[track_frames[lost]]
+        rows = np.repeat(lost, counts)
+        before = np.cumsum(counts) - counts
+        columns = np.arange(len(rows)) + np.repeat(firsts - before, counts)
+        possible = found.is_high[columns] & ~is_taken[columns]
+        if not self._rules.class_agnostic:
+            possible &= tracks.tags[CLASS_ID, rows] == found.class_ids[columns]
+        rows, columns = rows[possible], columns[possible]
+        cosines = np.einsum("ij,ij->i", tracks.looks[rows], found.looks[columns]).astype(np.float64)
+        return Pairs(rows, columns, cosines)[np.flatnonzero(cosines > least)]  # NaN is not more
 
     def _continue(self, tracks: Tracks, partners: Indices, clocks_s: Floats, found: _Found) -> Mask:
         """Updates tracks by their detections, in place; (K,) which of them live on, apart from their age."""
@@ -218,6 +264,11 @@ class BatchTracker:
         tags[MISSES, matched] = 0
         tags[HITS] += is_matched
         tags[CLASS_ID, matched] = found.class_ids[own]
+        looks = found.looks[own]
+        seen = np.flatnonzero(found.is_high[own] & np.isfinite(looks).all(axis=1))
+        if looks.shape[1] and len(seen):
+            known = np.where(np.isfinite(tracks.looks[matched[seen]]), tracks.looks[matched[seen]], looks[seen])
+            tracks.looks[matched[seen]] = _unit((1 - _NEW_LOOK) * known + _NEW_LOOK * looks[seen])
         lives: Mask = is_matched | (tags[TRACK_ID] != NO_ID)
         return lives
 
@@ -225,7 +276,7 @@ class BatchTracker:
         """Tentative tracks from detections."""
         tags: Tags = np.zeros((TAG_ROWS, len(begins)), np.int64)
         tags[STREAM], tags[TRACK_ID], tags[CLASS_ID], tags[HITS] = streams, NO_ID, found.class_ids[begins], 1
-        return Tracks(kalman.initial(found.boxes[:, begins]), clocks_s, tags)
+        return Tracks(kalman.initial(found.boxes[:, begins]), clocks_s, tags, found.looks[begins])
 
     def _confirm(self, tracks: Tracks, partners: Indices, born: Tracks, begins: Indices, found: _Found) -> None:
         """Gives ids to tracks that have been found often enough, in the order of their detections; sets `track_ids`."""
@@ -241,6 +292,15 @@ class BatchTracker:
             tracks.tags[TRACK_ID, known], born.tags[TRACK_ID, fresh] = ids[: len(known)], ids[len(known) :]
         found.track_ids[partners[matched]] = tracks.tags[TRACK_ID, matched]
         found.track_ids[begins] = born.tags[TRACK_ID]
+
+
+def _unit(vectors: Looks) -> Looks:
+    """(N, E) vectors divided by their lengths; one of zeros, or that is not finite, becomes NaN."""
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+        unit: Looks = (vectors / lengths).astype(np.float32)
+    unit[~np.isfinite(unit).all(axis=1)] = np.nan
+    return unit
 
 
 def _match(pairs: Pairs, min_iou: float, tracks: Tracks, is_taken: Mask) -> Pairs:

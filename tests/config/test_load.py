@@ -196,7 +196,7 @@ def test_missing_sections_and_postprocess_without_a_card(told: Told) -> None:
         " recursive, on_error, max_frames, loop, roi, colour, options, timeout_s, live, transport, username, password, stall_s,"
         " policy, every, max_fps, max_staleness_ms, priority, reconnect, analytics (at least 1 item)",
         "a.yaml:1:1: pipeline: missing; needed is a mapping with keys of decode, preprocess, model, postprocess, tracker,"
-        " plugins",
+        " models, cascade, plugins",
     ]
     (message,) = told("sources: [a]\npipeline:\n  model: m/x")
     assert message == (

@@ -39,6 +39,8 @@ GOOD = [
     "sources:\n  - path: a\n    roi:\n      rect:\n        - 0\n        - 0\n        - ${V_INT}\n        - 5\npipeline: {model: coco-ssd}",
     "sources:\n  - ${V_URL}\npipeline:\n  model: ${V_CARD}",
     "sources: [{path: a, roi: {polygon: [[0, 0], [1, 0], [1, 1]]}}]\npipeline: {model: coco-ssd}",
+    "sources: [a]\npipeline: {model: coco-ssd, models: [{name: pose, model: movenet}], cascade: [{name: e, model: emotion}]}",
+    "sources: [a]\npipeline: {model: coco-ssd, cascade: [{name: e, model: m/x, postprocess: {family: classify}, margin: 0.1}]}",
 ]  # fmt: skip
 BAD = [
     "version: 1",
@@ -71,6 +73,10 @@ BAD = [
     TOP.replace(", postprocess: {family: ssd}", ""),
     TOP.replace("m/saved", "x.keras").replace(", postprocess: {family: ssd}", ""),
     "sources: [a]\npipeline: {model: {path: m}}",
+    "sources: [a]\npipeline: {model: coco-ssd, cascade: [{model: emotion}]}",
+    "sources: [a]\npipeline: {model: coco-ssd, cascade: [{name: 'a b', model: emotion}]}",
+    "sources: [a]\npipeline: {model: coco-ssd, models: [{name: e, model: m/x}]}",
+    "sources: [a]\npipeline: {model: coco-ssd, models: [{name: e, model: movenet, every: 2}]}",
     TOP + "sinks: [{path: a}]",
     TOP + "sinks: [{type: jsonl}]",
     TOP + "sinks: [{type: jsonl, path: a, crf: 3}]",
@@ -144,6 +150,8 @@ def all_models() -> list[type[BaseModel]]:
 REQUIRED = {
     ("Config", "sources"), ("Config", "pipeline"), ("Stages", "model"), ("Stages", "postprocess"),
     ("BoxesPost", "boxes"), ("BoxesPost", "scores"), ("Http", "token"),
+    *((model, "name") for model in ("NamedModel", "SideModel", "CascadeModel")),
+    *((model, key) for model in ("SideModel", "CascadeModel") for key in ("model", "postprocess")),
     ("PluginPost", "use"), ("PluginSink", "use"), ("StagePlugin", "use"),
     *((sink, "path") for sink in ("FileSink", "JsonlSink", "CsvSink", "VideoSink", "TensorsSink")),
 }  # fmt: skip

@@ -278,6 +278,7 @@ def test_the_run_is_shown(control: FakeControl, request_: Ask) -> None:
         "device": "cuda",
         "device_reason": "NVIDIA H200",
         "model": "mine@0123",
+        "models": {},
         "batch_size": 32,
         "results": 100,
         "streams": {"running": 1, "waiting": 1},

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import SourceErrorCode
-from pipeline.observe.status import RunStatus, SourceState, SourceStatus
+from pipeline.observe.status import CropCounts, RunStatus, SecondStatus, SourceState, SourceStatus, StageTimes
 from pipeline.observe.summary import as_dict, render, render_plan
 
 SNAPSHOT = """\
@@ -45,6 +46,36 @@ Done, with errors: 420 frames in 6.0 s, 70.0 frames/s
 def test_summary_snapshot(status: RunStatus) -> None:
     assert render(status) == SNAPSHOT
     assert max(map(len, SNAPSHOT.splitlines())) <= 80
+
+
+def test_further_models_are_told_of(status: RunStatus) -> None:
+    status.models["scene"] = SecondStatus("places@0123", Counter(dict(zip("abcde", (9, 7, 5, 3, 1), strict=True))))
+    crops = CropCounts(crops=1_203, kept=4_100, left_out=2, too_small=12, unusable=1, failed=3)
+    status.models["emotion"] = SecondStatus("emotion@4567", Counter(happy=1000), crops)
+    status.models["silent"] = SecondStatus("silent@89ab", crops=CropCounts(crops=1))
+    status.stages["cascade.emotion"] = StageTimes(2.406, 60, 1_203)
+    text = render(status)
+    expected = """\
+  further models
+    scene: places@0123
+      a 9, b 7, c 5, d 3, ...
+    emotion: emotion@4567
+      happy 1,000
+      1,203 crops, 4,100 kept from earlier frames, 2 left out, 12 too small, 1 outside the picture, 3 failed
+    silent: silent@89ab
+      1 crop
+"""
+    assert expected in text
+    assert re.search(r"cascade.emotion +2.00 ms/crop", text)
+    scene, emotion, _ = json.loads(json.dumps(as_dict(status)))["models"]
+    assert scene == {
+        "name": "scene",
+        "model": "places@0123",
+        "labels": dict(zip("abcde", (9, 7, 5, 3, 1), strict=True)),
+        "crops": None,
+    }
+    assert emotion["crops"] == {"crops": 1203, "kept": 4100, "left_out": 2, "too_small": 12, "unusable": 1, "failed": 3}
+    assert "emotion: emotion@4567" in render_plan(status, ["jsonl: a"])
 
 
 def test_headings_can_be_styled_without_moving_anything(status: RunStatus) -> None:

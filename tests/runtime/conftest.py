@@ -24,7 +24,10 @@ MakePipeline = Callable[..., runtime.Pipeline]
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
-    """make(decoders, sinks=..., model=..., settings=..., on_device=..., **runtime): a pipeline; checks that it leaves no thread."""
+    """make(decoders, sinks=..., model=..., settings=..., on_device=..., second=..., **runtime): a pipeline; checks that it leaves no thread.
+
+    `second` gets the run's status and gives more fields of its `Stages`.
+    """
 
     def build(
         decoders: Mapping[str, fakes.FakeDecoder | str],
@@ -33,6 +36,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
         model: fakes.FakeModel | None = None,
         settings: Mapping[str, Any] | None = None,
         on_device: bool = False,
+        second: Callable[[Any], dict[str, Any]] = lambda status: {},
         **options: Any,
     ) -> runtime.Pipeline:
         def resolve(config: Config, status: Any, progress: Any) -> list[Any]:
@@ -50,14 +54,15 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePipeline]:
             outputs = Outputs(sinks, status)
             outputs.open()
             status.stages = {stage: StageTimes() for stage in STAGES}
-            return Stages(
-                open_decoder=open_decoder,
-                preprocess=fakes.FakePreprocessor(),
-                model=model or fakes.FakeModel(),
-                postprocess=fakes.fake_postprocess,
-                outputs=outputs,
-                on_device=on_device,
-            )
+            fields = {
+                "open_decoder": open_decoder,
+                "preprocess": fakes.FakePreprocessor(),
+                "model": model or fakes.FakeModel(),
+                "postprocess": fakes.fake_postprocess,
+                "outputs": outputs,
+                "on_device": on_device,
+            }
+            return Stages(**{**fields, **second(status)})
 
         monkeypatch.setattr(runtime, "resolve_sources", resolve)
         monkeypatch.setattr(runtime, "build_stages", stages)

@@ -56,6 +56,7 @@ def test_a_row_a_detection(tmp_path: Path, make_batch: MakeBatch, make_source: M
         "x2": "40.13",
         "y2": "44.0",
         "track_id": "101",
+        "name": "",
     }
 
 
@@ -86,5 +87,5 @@ def test_quoting_survives_any_text(
 def test_a_run_without_rows_has_a_header(tmp_path: Path, make_source: MakeSource) -> None:
     assert written(tmp_path / "out.csv", [], make_source()) == []
     assert (tmp_path / "out.csv").read_bytes() == (
-        b"schema,source,frame,pts_s,time,width,height,model,kind,label,class_id,score,x1,y1,x2,y2,track_id\r\n"
+        b"schema,source,frame,pts_s,time,width,height,model,kind,label,class_id,score,x1,y1,x2,y2,track_id,name\r\n"
     )
