@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -104,13 +105,26 @@ def has_nvidia_hardware(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
     return False
 
 
+_BUILT_FOR_CUDA = re.compile(r"(?P<base>cupy|cvcuda)-cu(da)?\d+x?")
+
+
 def distributions() -> dict[str, str]:
-    """Installed distributions: normalised name -> version. Reads metadata only."""
+    """Installed distributions: normalised name -> version. Reads metadata only.
+
+    Of the builds of a package for several CUDA versions those count that lie where Python imports it from: a system's own
+    build is hidden by that of a virtual environment.
+    """
     found: dict[str, str] = {}
-    for distribution in importlib.metadata.distributions():
+    imported_from: dict[str, Path] = {}
+    for distribution in importlib.metadata.distributions():  # in the order of sys.path
         name = distribution.metadata["Name"]
-        if name:
-            found.setdefault(name.lower().replace("_", "-"), distribution.version)
+        if not name:
+            continue
+        name = name.lower().replace("_", "-")
+        package = _BUILT_FOR_CUDA.fullmatch(name)
+        folder = Path(str(distribution.locate_file("")))
+        if package is None or imported_from.setdefault(package["base"], folder) == folder:
+            found.setdefault(name, distribution.version)
     return found
 
 

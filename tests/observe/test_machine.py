@@ -85,6 +85,19 @@ def test_nvidia_hardware_is_seen_on_the_bus(tmp_path: Path) -> None:
     assert machine.has_nvidia_hardware(tmp_path)
 
 
+def test_a_build_for_another_cuda_that_is_hidden_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, name in (("first", "cupy-cuda12x"), ("second", "cupy_cuda13x"), ("second", "cvcuda-cu13")):
+        info = tmp_path / folder / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path / "first"), str(tmp_path / "second")])
+    assert machine.distributions() == {"cupy-cuda12x": "1.0", "cvcuda-cu13": "1.0"}
+    monkeypatch.setattr("sys.path", [str(tmp_path / "second"), str(tmp_path / "first")])
+    assert machine.distributions() == {"cupy-cuda13x": "1.0", "cvcuda-cu13": "1.0"}
+
+
 def test_installed_distributions_have_normalised_names() -> None:
     found = machine.distributions()
     assert found["numpy"].split(".")[0] in ("1", "2")
