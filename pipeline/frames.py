@@ -84,8 +84,8 @@ class Surface:
     Attributes:
         pointer: Device address of the first luma sample.
         layout: Where the samples lie.
-        release: Gives the memory back; from any thread, once. On the one stream this may be done as soon as the last
-            kernel that reads it has been enqueued.
+        release: Gives the memory back; from any thread, once. Where decoders work on the stream of all others, as soon as the
+            last kernel that reads it has been enqueued; else when that is done.
         uploaded: True if the CPU decoded it and it was copied up.
     """
 

@@ -269,7 +269,7 @@ class LateDevice:
         patch.setitem(sys.modules, "PyNvVideoCodec", self.codec)
         forget_kernels()
 
-    def fill(self, address: int, size: int, *, in_order: bool = True) -> None:
+    def fill(self, address: int, size: int, *, in_order: bool = True, stream: int | None = None) -> None:
         if in_order:
             self.stream.put(lambda: ctypes.memset(address, POISON, size))
         else:

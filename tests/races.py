@@ -45,8 +45,10 @@ MISTAKES = {
 class Device(Protocol):
     """What a watch needs of a device."""
 
-    def fill(self, address: int, size: int, *, in_order: bool = True) -> None:
-        """Enqueues that memory is overwritten with poison; or does it at once, past everything that is enqueued."""
+    def fill(self, address: int, size: int, *, in_order: bool = True, stream: int | None = None) -> None:
+        """Enqueues that memory is overwritten with poison, on a stream of its own if one is given; or does it at once, past
+        everything that is enqueued.
+        """
 
     def fingerprint(self, address: int, size: int) -> int:
         """Enqueues that a hash of memory is taken; its number."""
@@ -75,11 +77,14 @@ class Watch:
     mistake: str = ""
     lag: Callable[[], None] = lambda: None
     calls: Counter[str] = field(default_factory=Counter)
+    decode_stream: int | None = None  # the decoders', if it is not the one of all others
     _seen: Record = field(default_factory=dict)
 
     def stages(self, stages: Stages) -> Stages:
         """The stages, watched."""
         download = stages.download
+        if stages.decode_stream is not None:
+            self.decode_stream = stages.decode_stream.handle
         return replace(
             stages,
             open_decoder=lambda spec, stats: _Decoder(self, stages.open_decoder(spec, stats)),
@@ -180,7 +185,8 @@ class _Poisoning:
             release = self._left.pop()
         except IndexError:
             return
-        self.watch.device.fill(self.pointer, self.size, in_order=self.watch.mistake != "stream")
+        in_order, stream = self.watch.mistake != "stream", self.watch.decode_stream
+        self.watch.device.fill(self.pointer, self.size, in_order=in_order, stream=stream)
         release()
 
 

@@ -114,6 +114,8 @@ def take_sample(stages: Stages, specs: Sequence[VideoSpec]) -> Sample:
             break
     if not frames:
         raise BenchError("there is not one frame to measure with")
+    if stages.decode_stream is not None:
+        stages.decode_stream.before_reading()
     return Sample(frames, stages.model.rows(len(frames)))
 
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OPEN_SOURCES = 4
-# Two to four for each of the decoders of a large GPU.
-_OPEN_SOURCES_ON_GPU = 28
+# More threads than a large GPU has decoders (7) only compete for the interpreter.
+_OPEN_SOURCES_ON_GPU = 8
 # At thousands of frames/s the decoding threads must get the interpreter back sooner than after the usual 5 ms.
 _SWITCH_INTERVAL_S = 2e-4
 
@@ -115,7 +115,8 @@ def cpu_stages(job: Job, outputs: Outputs) -> Stages:
 
 
 def cuda_stages(job: Job, outputs: Outputs) -> Stages:
-    """NVDEC, our kernels or CV-CUDA, TensorFlow on the GPU, CuPy: all on TensorFlow's stream."""
+    """NVDEC on a stream of its own; our kernels or CV-CUDA, TensorFlow on the GPU, CuPy: all on TensorFlow's."""
+    from pipeline.decode.apart import DecodeStream
     from pipeline.decode.capabilities import gpu_capabilities
     from pipeline.decode.download import Download
     from pipeline.decode.memory import SurfaceMemory
@@ -137,6 +138,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     assert first.shares is not None  # a budget is known here
     stream = open_shared_stream(first.shares.tensorflow_bytes)
     limit_cupy(first.shares.cupy_bytes)
+    decode_stream = DecodeStream(stream)
     gpu_capabilities(stream.ordinal)  # a decoder library that is missing is the run's error, not each source's
     model = job.model or load_model(
         job.model_path,
@@ -159,7 +161,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
 
     def open_decoder(spec: VideoSpec, stats: DecodeStats) -> Decoder:
         scale = None if outputs.needs_pixels else decode_scale
-        return open_nvdec(spec, stages.decode, stats, stream=stream, ring=ring, memory=surfaces, scale=scale)
+        return open_nvdec(spec, stages.decode, stats, stream=decode_stream, ring=ring, memory=surfaces, scale=scale)
 
     return Stages(
         open_decoder=_checked(open_decoder),
@@ -180,6 +182,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
         rois=job.rois,
         download=Download(stream),
         on_device=True,
+        decode_stream=decode_stream,
         memory=memory,
         decoders=decoders,
     )

@@ -12,6 +12,7 @@ from pipeline.stages import PendingPredictions, SinkSource
 if TYPE_CHECKING:
     from pipeline.cascade.second import Part
     from pipeline.cascade.stage import Started
+    from pipeline.decode.apart import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Batch:
     outputs: Mapping[str, Array] | None = None
     predictions: Predictions | PendingPredictions | None = None
     side: dict[str, list[Part]] = field(default_factory=dict)  # of the other models on these frames
-    held: list[Frame] = field(default_factory=list)  # the frames with their pixels, until crops have been cut
+    held: list[Frame] = field(default_factory=list)  # the frames with their pixels, until nothing reads them any more
+    reading: Reading | None = None  # what reads them, on a device
     results: ResultBatch | None = None
     crops: Started | None = None

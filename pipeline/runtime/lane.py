@@ -9,6 +9,7 @@ order is kept: a step is never in two threads.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.analytics.engine import Analytics
     from pipeline.cascade.side import SideModels
     from pipeline.cascade.stage import Cascade
+    from pipeline.decode.apart import DecodeStream
     from pipeline.plugins.guard import StopSwitch
     from pipeline.plugins.stage import StageChain
     from pipeline.runtime.session import OpenDecoder
@@ -67,7 +69,8 @@ class Stages:
         plugin_stop: With what a plug-in ends the run.
         rois: Region of interest by source id; changes as sources come and go.
         download: On a device: brings pixels to the host for those who draw.
-        on_device: Whether all but the outputs is enqueued on one device stream.
+        on_device: Whether all but the outputs is enqueued on a device.
+        decode_stream: Where decoders work, if not on the stream of all others.
         memory: What is planned to be taken of the device's memory.
         decoders: What its decoders have taken of that.
     """
@@ -86,6 +89,7 @@ class Stages:
     rois: dict[str, Roi] = field(default_factory=dict)
     download: Callable[[Sequence[Frame]], list[Frame]] | None = None
     on_device: bool = False
+    decode_stream: DecodeStream | None = None
     memory: MemoryPlan | None = None
     decoders: Allowance | None = None
 
@@ -223,13 +227,19 @@ class Lane:
     def _abandon(self, batch: Batch) -> None:
         """The batch goes no further."""
         self._drop(batch.frames, DropCause.CLOSED)
-        _let_go_of_held(batch)
+        if batch.held and batch.reading is None and self._stages.decode_stream is not None:
+            with contextlib.suppress(Exception):  # the device may be what failed
+                batch.reading = self._stages.decode_stream.after_reading()
+        with contextlib.suppress(Exception):
+            _let_go_of_held(batch)
 
     def _prepare(self, batch: Batch) -> None:
         """Sets the batch's input; frames of a source that cannot be preprocessed are left out and the others go on."""
         if not batch.frames:
             return
         start, elsewhere_s = time.perf_counter(), 0.0
+        if self._stages.decode_stream is not None:
+            self._stages.decode_stream.before_reading()
         while batch.frames and batch.input is None:
             try:
                 rows = self._stages.model.rows(len(batch.frames))
@@ -250,8 +260,15 @@ class Lane:
             batch.frames = self._with_or_without_pixels(batch.frames)
             batch.input = batch.input.with_frames(tuple(batch.frames))
             if self._stages.cascade is None:
-                _let_go_of_held(batch)
+                self._has_enqueued_reading(batch)
         self._status.stages["preprocess"].add(time.perf_counter() - start - elsewhere_s, len(batch.frames))
+
+    def _has_enqueued_reading(self, batch: Batch) -> None:
+        """Nothing more will be enqueued that reads the pictures. On the decoders' own stream order alone does the rest."""
+        if self._stages.decode_stream is None:
+            _let_go_of_held(batch)
+        else:
+            batch.reading = self._stages.decode_stream.after_reading()
 
     def _with_or_without_pixels(self, frames: list[Frame]) -> list[Frame]:
         if not self._keep_pixels:
@@ -284,7 +301,10 @@ class Lane:
             batch.results = self._track(found, looks)
             if stages.cascade is not None:
                 batch.crops = stages.cascade.start(batch.results, batch.held, looks, predictions.detections)
-        _let_go_of_held(batch)
+        if stages.cascade is not None:
+            self._has_enqueued_reading(batch)
+        else:
+            _let_go_of_held(batch)
         batch.input, batch.side = None, {}
         for source_id in batch.finished:
             if stages.tracker is not None:
@@ -297,6 +317,7 @@ class Lane:
         results = batch.results
         if results is not None and self._stages.cascade is not None and batch.crops is not None:
             results = replace(results, crops=self._stages.cascade.finish(batch.crops))
+        _let_go_of_held(batch)
         inferred_s = time.monotonic()
         outputs = self._stages.outputs
         start = time.perf_counter()
@@ -384,6 +405,8 @@ def _drain(queue: BoundedQueue[Batch]) -> Iterator[Batch]:
 
 def _let_go_of_held(batch: Batch) -> None:
     held, batch.held = batch.held, []
+    if held and batch.reading is not None:
+        batch.reading.wait()
     let_go(held)
 
 

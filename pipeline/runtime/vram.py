@@ -127,12 +127,12 @@ class Needs:
 
 
 def ring_surfaces(queue_batches: int, batch_size: int, open_sources: int, *, has_cascade: bool = False) -> int:
-    """How many frames of a source may be on loan: together the sources fill what waits for the lane, and its next batch.
+    """How many frames of a source may be on loan: together the sources fill what waits for the lane, and all behind it.
 
-    With a cascade also what waits for its crops to be cut, the batch that they are being cut of, and the one that waits for
-    a place there.
+    That is the batch that it collects, those that wait for their results, the one whose results are waited for, and the one
+    that waits for a place there; with a cascade as many again, which wait for their crops' results.
     """
-    batches = queue_batches + 1 + (queue_batches + 2 if has_cascade else 0)
+    batches = queue_batches + 1 + (queue_batches + 2) * (2 if has_cascade else 1)
     return _LEAST_SURFACES + batches * batch_size // open_sources
 
 

@@ -92,8 +92,10 @@ class Gpu:
             self._prints = cupy.zeros(MOST_FINGERPRINTS, "uint64")
         self._numbers = itertools.count()
 
-    def fill(self, address: int, size: int, *, in_order: bool = True) -> None:
-        self._runtime.memsetAsync(address, POISON, size, self._stream.handle if in_order else self._other.ptr)
+    def fill(self, address: int, size: int, *, in_order: bool = True, stream: int | None = None) -> None:
+        self._runtime.memsetAsync(
+            address, POISON, size, stream or (self._stream.handle if in_order else self._other.ptr)
+        )
 
     def fingerprint(self, address: int, size: int) -> int:
         assert address % 4 == 0
@@ -316,7 +318,8 @@ def faultless(stream: SharedStream, stages: Stages, specs: list[VideoSpec]) -> R
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("mistake", MISTAKES)
+# Pictures are given back when they have been read: from then on the order of the streams is theirs alone.
+@pytest.mark.parametrize("mistake", [mistake for mistake in MISTAKES if mistake != "stream"])
 def test_mistakes_show(
     stream: SharedStream, stages: Stages, specs: list[VideoSpec], faultless: Record, mistake: str
 ) -> None:
@@ -324,5 +327,5 @@ def test_mistakes_show(
     got = in_turn(gpu, stages, specs, 15, mistake=mistake, lag=partial(gpu.lag, MISTAKEN_LAG_MS))
     found = {line.split(": ")[1] for line in differences(got, faultless)}
     order = ["surface", "input", "output boxes", "output scores", "result"]
-    first = {"surface": 0, "input": 2, "outputs": 4, "results": 4, "stream": 0}[mistake]
+    first = {"surface": 0, "input": 2, "outputs": 4, "results": 4}[mistake]
     assert found == set(order[first:]), "what lies behind it is wrong, and nothing before it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ import numpy as np
 
 from pipeline.config.models import Source
 from pipeline.errors import SinkError, SourceError, SourceErrorCode
-from pipeline.frames import Colour, Detections, Frame, InputBatch, Picture, Predictions, ResultBatch
+from pipeline.frames import (
+    Colour,
+    Detections,
+    Frame,
+    InputBatch,
+    Picture,
+    Predictions,
+    ResultBatch,
+    Surface,
+    SurfaceLayout,
+)
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats, SinkSource, StreamInfo, TensorInfo
 
@@ -53,6 +64,47 @@ class FakeDecoder:
         self.closed = True
         if self.gate is not None:
             self.gate.release()
+
+
+LAYOUT = SurfaceLayout(4, 2, 4, 0, 0, 0, 0, 1)
+
+
+class Loans:
+    """Surfaces that are on loan; a source has only so many, and waits for one to come back."""
+
+    def __init__(self, ring: int = 100) -> None:
+        self.out: set[tuple[str, int]] = set()
+        self.given = 0
+        self.slots = threading.Semaphore(ring)
+        self.lock = threading.Lock()
+
+    def lend(self, source_id: str, index: int) -> Surface | None:
+        if not self.slots.acquire(timeout=20):
+            raise AssertionError("no surface came back")
+        key = source_id, index
+        with self.lock:
+            self.out.add(key)
+            self.given += 1
+
+        def release() -> None:
+            with self.lock:
+                self.out.remove(key)  # KeyError: let go of twice
+            self.slots.release()
+
+        return Surface(index, LAYOUT, release)
+
+
+class SurfaceDecoder(FakeDecoder):
+    """Frames in device memory, which is NumPy's: `planes` stay, so that the fake preprocessor can look at them."""
+
+    def __init__(self, source_id: str, count: int, loans: Loans, **more: Any) -> None:
+        super().__init__(source_id, count, **more)
+        self.loans = loans
+
+    def __iter__(self) -> Iterator[Frame]:
+        for one in super().__iter__():
+            surface = self.loans.lend(one.source_id, one.index)
+            yield replace(one, picture=replace(one.picture, surface=surface))
 
 
 class FakePreprocessor:

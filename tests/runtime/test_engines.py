@@ -70,6 +70,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     monkeypatch.setattr(shared_stream, "free_memory", note("free", (FREE, 0)))
     monkeypatch.setattr(shared_stream, "open_shared_stream", note("stream", stream))
     monkeypatch.setattr(shared_stream, "limit_cupy", note("cupy", None))
+    monkeypatch.setattr("pipeline.decode.apart.DecodeStream", lambda shared: SimpleNamespace(handle=7))
     monkeypatch.setattr("pipeline.decode.capabilities.gpu_capabilities", note("capabilities", None))
     monkeypatch.setattr(tensorflow, "load_model", note("load", model))
     monkeypatch.setattr(signature, "resolve_input", lambda image, preprocess, model: preprocess)
@@ -107,7 +108,8 @@ def test_the_budget_is_divided_before_anything_is_taken(config: Config, done: li
     options = done[-1][1]
     assert options["memory"].allowance is stages.decoders
     assert options["memory"].source_bytes == memory.shares.source_bytes
-    assert options["ring"] == 12 + 3 * 16
+    assert options["ring"] == 12 + 7 * 16
+    assert options["stream"] is stages.decode_stream
 
 
 def test_a_budget_that_is_too_small_is_told_before_anything_is_taken(

@@ -3,63 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeDecoder, FakeModel, FakePreprocessor, FakeSink, fake_postprocess, frame
+from fakes import FakeDecoder, FakeModel, FakePreprocessor, FakeSink, Loans, SurfaceDecoder, fake_postprocess, frame
 
 from pipeline.cascade.second import SecondModel
 from pipeline.cascade.side import Side, SideModels
 from pipeline.cascade.stage import Cascade, Entry
 from pipeline.config.cascade import CropRules
 from pipeline.errors import ModelError
-from pipeline.frames import Classifications, Frame, InputBatch, Predictions, Surface, SurfaceLayout
+from pipeline.frames import Classifications, Frame, InputBatch, Predictions
 from pipeline.observe.status import StageTimes
 from pipeline.plugins.guard import PluginError
 
 MakePipeline = Callable[..., Any]
-LAYOUT = SurfaceLayout(4, 2, 4, 0, 0, 0, 0, 1)
-
-
-class Loans:
-    """Surfaces that are on loan; a source has only so many, and waits for one to come back."""
-
-    def __init__(self, ring: int = 100) -> None:
-        self.out: set[tuple[str, int]] = set()
-        self.given = 0
-        self.slots = threading.Semaphore(ring)
-        self.lock = threading.Lock()
-
-    def lend(self, source_id: str, index: int) -> Surface | None:
-        if not self.slots.acquire(timeout=20):
-            raise AssertionError("no surface came back")
-        key = source_id, index
-        with self.lock:
-            self.out.add(key)
-            self.given += 1
-
-        def release() -> None:
-            with self.lock:
-                self.out.remove(key)  # KeyError: let go of twice
-            self.slots.release()
-
-        return Surface(index, LAYOUT, release)
-
-
-class SurfaceDecoder(FakeDecoder):
-    """Frames in device memory, which is NumPy's: `planes` stay, so that the fake preprocessor can look at them."""
-
-    def __init__(self, source_id: str, count: int, loans: Loans, **more: Any) -> None:
-        super().__init__(source_id, count, **more)
-        self.loans = loans
-
-    def __iter__(self) -> Iterator[Frame]:
-        for one in super().__iter__():
-            surface = self.loans.lend(one.source_id, one.index)
-            yield replace(one, picture=replace(one.picture, surface=surface))
 
 
 class Pending:

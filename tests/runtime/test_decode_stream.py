@@ -1,0 +1,86 @@
+"""Decoders on a stream of their own: a picture is given back only when what reads it is known to be done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import FakeModel, FakePreprocessor, Loans, SurfaceDecoder, fake_postprocess
+from test_second_models import Pending, entry, with_cascade
+
+from pipeline.errors import ModelError
+from pipeline.frames import InputBatch
+
+MakePipeline = Callable[..., Any]
+
+
+class TwoStreams:
+    """Notes what a `DecodeStream` is asked for, and in which thread the device was last told to wait."""
+
+    def __init__(self, loans: Loans) -> None:
+        self.loans = loans
+        self.calls: list[str] = []
+        self.last = threading.local()
+
+    def before_reading(self) -> None:
+        self._note("before")
+
+    def after_reading(self) -> Any:
+        self._note("after")
+        return SimpleNamespace(wait=lambda: self._note("wait"))
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        self.last.call = call
+
+
+class Preprocessor(FakePreprocessor):
+    def __init__(self, streams: TwoStreams) -> None:
+        self.streams = streams
+
+    def __call__(self, frames: Any, rows: int) -> InputBatch:
+        assert self.streams.last.call == "before", "frames are read before they are there"
+        for one in frames:
+            assert (one.source_id, one.index) in self.streams.loans.out
+        return super().__call__(frames, rows)
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_pictures_go_when_they_have_been_read(make: MakePipeline, cascade: bool) -> None:
+    loans = Loans()
+    streams = TwoStreams(loans)
+
+    def postprocess(outputs: Any, batch: InputBatch) -> Any:
+        held = {(one.source_id, one.index) for one in batch.frames}
+
+        def on_wait() -> None:
+            assert held <= loans.out, "given back before the results are there"
+
+        return Pending(fake_postprocess(outputs, batch), on_wait)
+
+    more = {"decode_stream": streams, "preprocess": Preprocessor(streams), "postprocess": postprocess}
+    second = with_cascade(entry(loans=loans), **more) if cascade else lambda status: more
+    decoders = {name: SurfaceDecoder(name, 21, loans) for name in "ab"}
+    status = make(decoders, on_device=True, second=second).run()
+    assert status.results == 42
+    assert loans.given == 42
+    assert not loans.out
+    batches = streams.calls.count("before")
+    assert streams.calls.count("after") == streams.calls.count("wait") == batches
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_what_a_run_that_breaks_was_reading_is_waited_for(make: MakePipeline, cascade: bool) -> None:
+    loans = Loans()
+    streams = TwoStreams(loans)
+    broken = FakeModel(4, fails_at=3, error=lambda _: ModelError("broken"))
+    more = {"decode_stream": streams}
+    second = with_cascade(entry(loans=loans), **more) if cascade else lambda status: more
+    pipeline = make({"a": SurfaceDecoder("a", 500, loans)}, model=broken, on_device=True, second=second)
+    with pytest.raises(ModelError, match="broken"):
+        pipeline.run()
+    assert not loans.out
+    assert streams.calls.count("wait") == streams.calls.count("after")
