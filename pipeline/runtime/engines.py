@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _OPEN_SOURCES = 4
 # More threads than a large GPU has decoders (7) only compete for the interpreter.
-_OPEN_SOURCES_ON_GPU = 8
+DECODING_VIDEOS_ON_GPU = 8
 # At thousands of frames/s the decoding threads must get the interpreter back sooner than after the usual 5 ms.
 _SWITCH_INTERVAL_S = 2e-4
 
@@ -65,7 +65,7 @@ class Job:
 
 def open_sources(config: Config, device: str, videos: int) -> int:
     """How many of the videos are decoded at the same time."""
-    usual = _OPEN_SOURCES_ON_GPU if device == "cuda" else _OPEN_SOURCES
+    usual = DECODING_VIDEOS_ON_GPU if device == "cuda" else _OPEN_SOURCES
     return max(1, min(config.runtime.open_sources or usual, videos))
 
 
