@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from pipeline.config.models import Preprocess
-from pipeline.device_errors import explained, fault_of
+from pipeline.device_errors import LOST, explained, fault_of
 from pipeline.errors import ModelError
 from pipeline.frames import Array
 from pipeline.inference._tensorflow import first_line
@@ -171,8 +171,9 @@ class CudaModel(TensorFlowModel):
             graph = self._graph_for_xla(tensor)
             return None if graph is None else self._trace(graph, tensor, xla=True)
         except (self._tf.errors.OpError, ValueError, TypeError) as e:
-            if fault_of(e) is not None:
+            if fault_of(e) in LOST:
                 raise
+            # For want of memory too: trying algorithms takes more of it than running the model.
             self._go_without_xla(f"which cannot compile it: {first_line(e)}")
             return None
 
