@@ -367,7 +367,7 @@ class ModelSource(Section):
         title="Precision",
         description="What convolutions and matrix products run in on the cuda engine; auto: fp16, half precision, where the model stays within its range. The cpu engine runs fp32.",
     )
-    xla: Literal["auto"] | Bool = Field(
+    xla: Literal["auto", True, False] = Field(
         "auto",
         title="XLA",
         description="Whether XLA compiles the model on the cuda engine, where it can: quicker calls, but the start may take a minute; auto: unless that would take many minutes.",
