@@ -36,8 +36,8 @@ def _nearest(word: str, words: tuple[str, ...]) -> str | None:
 
 
 def one_of(words: Iterable[object]) -> str:
-    """The words in quotes: "one of 'a', 'b'"; a single one alone."""
-    shown = [repr(word) for word in words]
+    """The words in quotes, true and false without: "one of 'a', 'b'"; a single one alone."""
+    shown = [str(word).lower() if isinstance(word, bool) else repr(word) for word in words]
     return f"one of {', '.join(shown)}" if len(shown) > 1 else shown[0]
 
 

@@ -80,9 +80,13 @@ class _Translator:
         options = alternatives(schema, self._guide.schema)
         types = {option.get("type") for option in options}
         as_written = node.written == node.value
-        words = [str(word) for option in options for word in option.get("enum", [])]
-        if words:
-            return did_you_mean(node.written, words) if as_written else None
+        enumerated = [word for option in options for word in option.get("enum", [])]
+        words = [str(word) for word in enumerated if not isinstance(word, bool)]
+        if len(words) < len(enumerated):
+            types.add("boolean")
+        hint = did_you_mean(node.written, words) if words and as_written else None
+        if hint or (words and "boolean" not in types):
+            return hint
         if isinstance(node.value, str):
             unquoted = resolve(node.value)
             number = isinstance(unquoted, (int, float)) and not isinstance(unquoted, bool)

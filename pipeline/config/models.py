@@ -368,10 +368,10 @@ class ModelSource(Section):
         title="Precision",
         description="What convolutions and matrix products run in on the cuda engine; auto: fp16, half precision, where the model stays within its range. The cpu engine runs fp32.",
     )
-    xla: Bool = Field(
-        False,
+    xla: Literal["auto", True, False] = Field(
+        "auto",
         title="XLA",
-        description="Whether XLA compiles the model on the cuda engine, where it can: quicker calls for many models, but the start may take minutes.",
+        description="Whether XLA compiles the model on the cuda engine, where it can: quicker calls, but the start may take a minute; auto: unless that would take many minutes.",
     )
     trust: Bool = Field(
         False,
@@ -751,7 +751,7 @@ class Runtime(Section):
     batch_size: Annotated[Int, Field(ge=1, le=1024)] | None = Field(
         None,
         title="Batch size",
-        description="Frames per model call. Default: the model's own if it is fixed, else 8 on the CPU and 32 on a GPU.",
+        description="Frames per model call. Default: the model's own if it is fixed, else 8 on the CPU and 64 on a GPU.",
     )
     batch_timeout_ms: Annotated[Number, Field(gt=0, le=60_000)] | None = Field(
         None,

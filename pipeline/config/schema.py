@@ -86,7 +86,7 @@ def _accept_inside(schema: Schema) -> Schema:
 def _variable(schema: Schema) -> str:
     """Which definition stands for a variable in place of this value; empty if none can, "any text" if none is needed."""
     kind = schema.get("type")
-    if kind in ("integer", "number", "boolean"):
+    if kind in ("integer", "number", "boolean") or (kind is None and "enum" in schema):  # words, true and false
         return "Variable"
     if kind != "string" or isinstance(schema.get("const"), str):
         return ""

@@ -37,6 +37,16 @@ class FrozenGraph:
         found: list[Any] = import_graph_def(body, input_map=inputs, return_elements=list(self.outputs), name="")
         return found
 
+    def traced(self, shape: tuple[int | None, ...], dtype: str) -> Any:
+        """A tf.Graph in which every tensor has its name, and its shape for an input of this one, as far as it is known."""
+        from tensorflow import Graph  # type: ignore[import-untyped, unused-ignore]
+        from tensorflow.compat.v1 import placeholder  # type: ignore[import-untyped, unused-ignore]
+
+        graph = Graph()
+        with graph.as_default():
+            self(placeholder(dtype, shape, name=self.input))
+        return graph
+
     def all_nodes(self) -> Iterator[Any]:
         """Every NodeDef, also those of the bodies of conditions and loops."""
         yield from self.graph_def.node

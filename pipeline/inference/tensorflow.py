@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULT_BATCH_SIZE = 8
 # Smaller ones leave a GPU idle between their kernels.
-DEFAULT_BATCH_SIZE_ON_GPU = 32
+DEFAULT_BATCH_SIZE_ON_GPU = 64
 _TO_FLOAT32 = ("float16", "bfloat16", "float64")
 _NO_ARRAYS = ("string", "variant", "resource", "composite")
 
@@ -73,7 +73,7 @@ def load_model(
         settings: Which signature, input and outputs, and whether code in the file may run.
         name: What results are stamped with, together with the content's hash.
         batch_size: Frames per call; None: the model's own if that is fixed, else 8, on a
-            GPU 32.
+            GPU 64.
         preprocess: What the configuration says of the input; checked before the weights are loaded. A model that leaves
             the size of its input open is fixed to this size, which makes it faster, and without it is warmed up only by
             its first call.

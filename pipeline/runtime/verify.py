@@ -16,6 +16,7 @@ from typing import Protocol
 
 from pipeline.config.models import Config
 from pipeline.errors import DeviceError, VramlineError
+from pipeline.inference.tensorflow import DEFAULT_BATCH_SIZE_ON_GPU
 from pipeline.observe.machine import choose_device
 from pipeline.observe.status import RunStatus
 from pipeline.observe.trace.account import Account, account
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 _SETTLE_BATCHES = 8
 # The batch that is under way when the measurement begins does not count.
 _UNDER_WAY = 1
-_BATCH_SIZE = 32  # where the configuration leaves it to the model
 _LOOK_S = 0.1
 _STALL_S = 60.0
 _END_S = 10.0
@@ -137,7 +137,7 @@ class Verifier:
         """
         _check_device(self._config)
         tracer, plan = self._open_tracer(), self._plan
-        batch_size = self._config.runtime.batch_size or _BATCH_SIZE
+        batch_size = self._config.runtime.batch_size or DEFAULT_BATCH_SIZE_ON_GPU
         wanted = plan.warm_up + _SETTLE_BATCHES + _UNDER_WAY + plan.batches
         windows = StageWindows(tracer.now_ns, SINKS)
         with tempfile.TemporaryDirectory(prefix="vramline-verify-") as folder:

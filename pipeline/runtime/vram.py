@@ -68,7 +68,7 @@ class ModelNeeds:
     size: tuple[int, int] = (640, 640)
     channels: int = 3
     item_bytes: int = 4
-    batch_size: int = 32
+    batch_size: int = 64
     weights_bytes: int = 0
     postprocess_bytes: int = 0
     is_cvcuda: bool = False

@@ -174,6 +174,23 @@ def test_values_of_several_kinds_make_one_issue(told: Told, preprocess: str, exp
     assert "constrained" not in message
 
 
+@pytest.mark.parametrize(
+    ("xla", "hint"),
+    [
+        ("fast", ""),
+        ("autp", " (did you mean 'auto'?)"),
+        ("'true'", " (leave out the quotes)"),
+        ("on", " (write true)"),
+        ("[true]", ""),
+    ],
+)
+def test_a_word_or_true_or_false(told: Told, xla: str, hint: str) -> None:
+    model = f"{{path: m/x, xla: {xla}}}"
+    (message,) = told(f"sources: [a]\npipeline: {{postprocess: {{family: raw}}, model: {model}}}")
+    assert "pipeline.model.xla: found " in message
+    assert message.endswith(f"allowed is one of 'auto', true, false{hint}")
+
+
 def test_model_validators_speak_for_themselves(told: Told) -> None:
     text = "sources: [{path: a, url: 'http://b'}, {path: a, roi: {rect: [5, 0, 1, 9]}}]\n"
     assert told(text + "pipeline: {model: m/x, postprocess: {family: raw}}") == [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.cache import CACHE_VARIABLE
 from pipeline.config.models import ModelSource, Preprocess
 from pipeline.inference import load_model
 from pipeline.inference.shared_stream import PreparedCall, SharedStream, open_shared_stream
@@ -248,7 +252,7 @@ def test_real_models_agree_with_tensorflow(
     tf = stream.tf
     preprocess, shape = MODELS[name]
     path = assets / "models" / name
-    source = ModelSource(path=str(path), precision=precision)
+    source = ModelSource(path=str(path), precision=precision, xla=False)
     model: Any = load_model(path, source, name=name, batch_size=4, preprocess=preprocess, device="cuda", stream=stream)
     assert model.precision == precision
     dtype = model.input.dtype
@@ -281,6 +285,82 @@ def test_real_models_agree_with_tensorflow(
         took_ms = (time.perf_counter() - start) * 1e3
         stream.cupy.synchronize()
         assert took_ms < AT_MOST_MS, f"{name}: a call took the host {took_ms:.1f} ms"
+
+
+@pytest.mark.assets
+def test_xla_compiles_depthwise_convolutions_soon(
+    assets: Path, stream: SharedStream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """33 of COCO-SSD's 88 convolutions are depthwise: tried one by one, as others are, they take many minutes."""
+    rows, preprocess = 64, MODELS["coco_ssd_core"][0]
+    path = assets / "models" / "coco_ssd_core"
+    x = noise(stream, (rows, 300, 300, 3), 1, "float16")
+    with stream.cupy:
+        x *= 2
+        x -= 1
+    found: dict[Any, dict[str, np.ndarray]] = {}
+    seconds: dict[Any, float] = {}
+    rates: dict[Any, float] = {}
+    for xla in ("auto", False):
+        source = ModelSource(path=str(path), precision="fp16", xla=xla)
+        start = time.perf_counter()
+        with caplog.at_level("INFO"):
+            model: Any = load_model(path, source, name="m", batch_size=rows, preprocess=preprocess, stream=stream)
+        seconds[xla] = time.perf_counter() - start
+        assert model.xla == bool(xla), caplog.text
+        assert model.input.dtype == "float16"
+        stream.cupy.synchronize()
+        found[xla] = {name: host(stream, array) for name, array in model(x).items()}
+        start = time.perf_counter()
+        for _ in range(20):
+            model(x)
+        stream.cupy.synchronize()
+        rates[xla] = 20 * rows / (time.perf_counter() - start)
+        model.close()
+    print(f"with XLA: loaded in {seconds['auto']:.1f} s, {rates['auto']:.0f} frames/s")
+    print(f"without: loaded in {seconds[False]:.1f} s, {rates[False]:.0f} frames/s")
+    assert seconds["auto"] < 90
+    assert rates["auto"] > rates[False]
+    for name, array in found[False].items():
+        off = float(np.abs(found["auto"][name] - array).max())
+        print(f"{name}: at most {off:.2g} off, range {np.ptp(array):.3g}")
+        assert off < 0.02 * max(1.0, float(np.ptp(array))), f"{name}: {off:.3g} off, range {np.ptp(array):.3g}"
+
+
+@pytest.mark.assets
+def test_xla_keeps_what_it_has_tried(assets: Path, tmp_path: Path) -> None:
+    """The second process tries nothing again: what the first has written it reads, and writes nothing."""
+    code = """
+import sys, time
+from pathlib import Path
+from pipeline.config.models import ModelSource
+from pipeline.inference import load_model
+from pipeline.inference.shared_stream import open_shared_stream
+stream = open_shared_stream(8 << 30)
+path = Path(sys.argv[1])
+start = time.perf_counter()
+model = load_model(path, ModelSource(path=str(path), precision="fp16"), name="m", batch_size=64, stream=stream)
+assert model.xla
+print(time.perf_counter() - start)
+"""
+    kept: list[dict[Path, int]] = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(assets / "models" / "nanodet")],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+            env={**os.environ, CACHE_VARIABLE: str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        files = [path for path in (tmp_path / "xla").rglob("*") if path.is_file()]
+        print(
+            f"loaded in {float(done.stdout.split()[-1]):.1f} s; {len(files)} files in {sorted({p.parent.name for p in files})}"
+        )
+        kept.append({path: path.stat().st_mtime_ns for path in files})
+    assert kept[0]
+    assert kept[1] == kept[0]
 
 
 def test_a_model_without_a_gpu_stream_still_runs_on_the_cpu(stream: SharedStream, whole_numbers: Path) -> None:

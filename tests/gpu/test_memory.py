@@ -40,7 +40,7 @@ def settings(assets: Path, sources: list[Any], **more: Any) -> dict[str, Any]:
         "device": "cuda",
         "sources": sources,
         "pipeline": {
-            "model": {"path": str(assets / "models" / "coco_ssd_core")},
+            "model": {"path": str(assets / "models" / "coco_ssd_core"), "xla": False},
             "preprocess": card.preprocess,
             "postprocess": dict(card.postprocess),
         },
@@ -230,7 +230,7 @@ def test_a_model_that_is_too_large_for_tensorflows_share(assets: Path) -> None:
         from pipeline.inference import load_model
         from pipeline.inference.shared_stream import open_shared_stream
         stream = open_shared_stream(256 << 20)
-        source = ModelSource(path=sys.argv[1])
+        source = ModelSource(path=sys.argv[1], xla=False)
         try:
             with in_words():
                 load_model(Path(sys.argv[1]), source, name="nanodet", batch_size=512, stream=stream)

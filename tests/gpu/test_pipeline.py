@@ -24,7 +24,7 @@ def settings(assets: Path, card: str, sources: list, *, device: str, precision: 
         "device": device,
         "sources": sources,
         "pipeline": {
-            "model": {"path": str(assets / "models" / MODELS[card]), "precision": precision},
+            "model": {"path": str(assets / "models" / MODELS[card]), "precision": precision, "xla": False},
             "preprocess": known.preprocess,
             "postprocess": {**known.postprocess, **more.pop("postprocess", {})},
         },

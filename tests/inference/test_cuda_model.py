@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from pipeline.config.models import ModelSource, Preprocess
-from pipeline.errors import ModelError
+from pipeline.errors import DeviceLostError, ModelError
 from pipeline.inference import TensorFlowModel, load_model, resolve_input
 from pipeline.inference.cuda_model import CudaModel
-from pipeline.inference.shared_stream import SharedStream
+from pipeline.inference.shared_stream import PreparedCall, SharedStream
 
 Save = Callable[..., Path]
 
@@ -27,7 +27,7 @@ def load_on(stream: SharedStream) -> Callable[..., CudaModel]:
     def load(
         path: Path, batch_size: int | None = None, preprocess: Preprocess | None = None, **settings: Any
     ) -> CudaModel:
-        source = ModelSource(path=str(path), **{"xla": True, **settings})
+        source = ModelSource(path=str(path), **settings)
         model = load_model(path, source, name="tiny", batch_size=batch_size, preprocess=preprocess, stream=stream)
         assert isinstance(model, CudaModel)
         return model
@@ -45,7 +45,7 @@ def test_computes_what_the_weights_say(stream: SharedStream, load_on: Any, weigh
     model = load_on(weighted.path, 8, precision="fp32")
     assert model.xla
     assert (model.precision, model.input.dtype) == ("fp32", "float32")
-    assert [model.rows(n) for n in range(1, 9)] == [1, 2, 8, 8, 8, 8, 8, 8]
+    assert [model.rows(n) for n in range(1, 9)] == [1, 8, 8, 8, 8, 8, 8, 8]
     for frames in (1, 2, 5):
         batch = filled(stream, model.rows(frames), (8, 6, 3))
         found = model(batch)
@@ -138,6 +138,126 @@ def test_without_xla_where_it_cannot_compile(
     np.testing.assert_allclose(model(batch)["y"], batch, rtol=1e-5)
 
 
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, ...], bool]]:
+    """(shape, whether XLA compiles it) of every call that is prepared."""
+    made = []
+
+    def prepared(stream: Any, graph: Any, shape: Any, dtype: str, *, xla: bool) -> PreparedCall:
+        made.append((shape, xla))
+        return PreparedCall(stream, graph, shape, dtype, xla=xla)
+
+    monkeypatch.setattr("pipeline.inference.cuda_model.PreparedCall", prepared)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("xla", "rows", "calls"),
+    [
+        ("auto", [1, 8, 8, 8, 8, 8, 8, 8], [(1, False), (8, True)]),
+        (True, [1, 8, 8, 8, 8, 8, 8, 8], [(1, False), (8, True)]),
+        (False, [1, 2, 8, 8, 8, 8, 8, 8], [(1, False), (2, False), (8, False)]),
+    ],
+)
+def test_one_shape_is_compiled(
+    load_on: Any, weighted: SimpleNamespace, compiled: Any, xla: Any, rows: list[int], calls: list[Any]
+) -> None:
+    model = load_on(weighted.path, 8, xla=xla)
+    assert [model.rows(n) for n in range(1, 9)] == rows
+    assert [(shape[0], with_xla) for shape, with_xla in compiled] == calls
+    assert model.xla == bool(xla)
+
+
+def test_a_model_for_one_image_is_compiled(load_on: Any, weighted: SimpleNamespace, compiled: Any) -> None:
+    assert load_on(weighted.path, 1).xla
+    assert compiled == [((1, 8, 6, 3), True)]
+
+
+def test_depthwise_convolutions_are_compiled(
+    stream: SharedStream, load_on: Any, load: Any, save: Save, tf: Any
+) -> None:
+    weights = np.random.default_rng(0).normal(0, 0.1, (3, 3, 3, 2)).astype(np.float32)
+    path = save(lambda image: {"y": tf.nn.depthwise_conv2d(image, weights, [1, 2, 2, 1], "SAME")}, [None, 9, 8, 3])
+    model = load_on(path, 4, precision="fp32")
+    assert model.xla
+    for frames in (1, 3):
+        batch = filled(stream, model.rows(frames), (9, 8, 3))
+        np.testing.assert_allclose(model(batch)["y"], load(path, 4)(np.asarray(batch))["y"], rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("xla", ["auto", True])
+def test_grouped_convolutions_are_compiled_where_asked_for(
+    stream: SharedStream,
+    load_on: Any,
+    save: Save,
+    tf: Any,
+    caplog: pytest.LogCaptureFixture,
+    compiled: Any,
+    xla: Any,
+) -> None:
+    caplog.set_level(logging.INFO)
+    weights = np.ones((3, 3, 2, 4), np.float32)
+    path = save(lambda image: {"y": tf.nn.conv2d(image, weights, 1, "SAME")}, [None, 6, 6, 4])
+    model = load_on(path, 8, xla=xla, precision="fp32")
+    assert model.xla is (xla is True)
+    reason = "runs without XLA, which may take minutes for a grouped convolution; pipeline.model.xla: true"
+    assert (reason in caplog.text) is (xla == "auto")
+    # Not compiled, a quarter is worth its while.
+    assert model.rows(2) == (2 if xla == "auto" else 8)
+    prepared = len(compiled)
+    batch = filled(stream, model.rows(2), (6, 6, 4))
+    batch[:] = 1
+    assert model(batch)["y"][0, 2, 2].tolist() == [18] * 4
+    assert len(compiled) == prepared
+
+
+def test_a_long_compilation_is_announced(
+    load_on: Any, save: Save, tf: Any, caplog: pytest.LogCaptureFixture, weighted: SimpleNamespace
+) -> None:
+    caplog.set_level(logging.INFO)
+    load_on(weighted.path, 2)
+    assert "may take a minute" not in caplog.text
+    assert "compiled with XLA in" in caplog.text
+
+    def serve(image: Any) -> dict[str, Any]:
+        for _ in range(20):
+            image = tf.nn.conv2d(image, tf.ones([1, 1, 3, 3]) / 3, 1, "SAME")
+        return {"y": image}
+
+    load_on(save(serve, [None, 4, 4, 3]), 2)
+    [line] = [r.message for r in caplog.records if "may take a minute" in r.message]
+    assert "tiny" in line
+    assert "20 convolutions; pipeline.model.xla: false starts at once" in line
+
+
+@pytest.mark.parametrize(("text", "goes_on"), [("OOM when allocating", True), ("CUDA_ERROR_ILLEGAL_ADDRESS", False)])
+def test_a_device_that_fails_while_xla_compiles(
+    load_on: Any,
+    weighted: SimpleNamespace,
+    tf: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    goes_on: bool,
+) -> None:
+    """Without XLA there may be memory enough; a GPU that is lost stays lost."""
+    caplog.set_level(logging.INFO)
+    kind = tf.errors.ResourceExhaustedError if goes_on else tf.errors.InternalError
+
+    def prepared(*given: Any, xla: bool) -> PreparedCall:
+        if xla:
+            raise kind(None, None, text)
+        return PreparedCall(*given, xla=xla)
+
+    monkeypatch.setattr("pipeline.inference.cuda_model.PreparedCall", prepared)
+    if goes_on:
+        assert not load_on(weighted.path, 8).xla
+        assert f"runs without XLA, which cannot compile it: {text}" in caplog.text
+    else:
+        with pytest.raises(DeviceLostError, match="cannot be used any more"):
+            load_on(weighted.path, 8)
+
+
 def test_operations_that_wait_are_named(
     stream: SharedStream, load_on: Any, save: Save, tf: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,11 +276,14 @@ def test_operations_that_wait_are_named(
     np.testing.assert_array_equal(model(batch)["order"], [(x > 100).sum() * x.ndim for x in np.asarray(batch)])
 
 
-def test_a_graph_that_cannot_be_frozen_runs_as_it_is(stream: SharedStream, load_on: Any, save: Save, tf: Any) -> None:
+@pytest.mark.parametrize("xla", ["auto", True])
+def test_a_graph_that_cannot_be_frozen_runs_as_it_is(
+    stream: SharedStream, load_on: Any, save: Save, tf: Any, xla: Any
+) -> None:
     keys = tf.lookup.KeyValueTensorInitializer(tf.constant([0, 1], tf.int64), tf.constant([2.0, 3.0]))
     table = tf.lookup.StaticHashTable(keys, -1.0)
     path = save(lambda image: {"y": image * table.lookup(tf.zeros([], tf.int64))}, [None, 2, 2, 3], table=table)
-    model = load_on(path, 2)
+    model = load_on(path, 2, xla=xla)
     batch = filled(stream, 2, (2, 2, 3))
     assert (model.precision, model.xla) == ("fp32", False)
     np.testing.assert_array_equal(model(batch)["y"], batch * 2)

@@ -38,9 +38,9 @@ def frames_of(video: Path) -> list[Any]:
 
 def detect(config: Any, frames: list[Any], stream: SharedStream, precision: str) -> list[Detections]:
     stages = config.pipeline
-    source = stages.model.model_copy(update={"precision": precision})
+    # Without XLA, which on a CPU computes in float32 in places.
+    source = stages.model.model_copy(update={"precision": precision, "xla": False})
     path = Path(source.path)
-    # Without XLA (the default), which on a CPU computes in float32 in places.
     model: Any = load_model(path, source, name="m", batch_size=BATCH, preprocess=stages.preprocess, stream=stream)
     assert model.precision == precision
     settings = resolve_input(model.input, stages.preprocess, model="m")

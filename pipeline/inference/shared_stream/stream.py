@@ -10,6 +10,7 @@ from pipeline.device_errors import explained, in_words
 from pipeline.errors import DeviceError
 from pipeline.inference._tensorflow import first_line, import_tensorflow
 from pipeline.inference.shared_stream import share
+from pipeline.inference.xla_cache import keep_autotuning
 
 ALIGNMENT_BYTES = 64  # Of any address that TensorFlow takes over; with less it ends the process.
 _FULL_NAME = "/job:localhost/replica:0/task:0"
@@ -137,6 +138,7 @@ def open_shared_stream(memory_limit_bytes: int | None = None) -> SharedStream:
         )
     limit = memory_limit_bytes or int(0.6 * free_memory()[0])
     share.request(tf, gpus, limit)
+    keep_autotuning(tf)
     with in_words("TensorFlow"):
         return SharedStream(tf, stream_ops(tf), _import_cupy())
 
