@@ -248,6 +248,8 @@ def in_turns(groups: Iterator[Sequence[Frame]], turns: Turns | None) -> Iterator
     """The groups, each of which is decoded only when it is this video's turn.
 
     With more decoding threads than that keep the decoders busy, each waits longer for the interpreter than for the decoder.
+    Who has just had a turn may get the next one, too: nobody falls far behind, since a video that is ahead waits for room for its
+    frames.
     """
     if turns is None:
         yield from groups
