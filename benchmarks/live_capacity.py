@@ -5,7 +5,7 @@
 Processes of their own send VIDEO (H.264 or HEVC) over and over as MPEG-TS to UDP ports of the loopback, each frame when it is
 due (its key frames should be a second or so apart: a stream begins with one). For every number of streams the pipeline runs for a while with its JSONL sink, and then says how many of the frames that
 came have no result, by cause, and p50/p99 of the latency from packet to record. The last number of streams then goes through
-`--reconnects` forced reconnects, and memory, threads and file descriptors before and after are compared.
+`--reconnects` forced reconnects, all streams at a time, and what the process holds is noted after each round.
 
 UDP loses what nobody reads in time; what was lost before it reached the program shows as a rate below the nominal one.
 """
@@ -122,7 +122,7 @@ def configuration(args: argparse.Namespace, ports: list[int], out: Path) -> dict
         "device": args.device,
         "sources": [{"url": f"udp://127.0.0.1:{port}", "id": f"cam{i}"} for i, port in enumerate(ports)],
         "pipeline": {
-            "model": {"path": str(args.model)},
+            "model": {"path": str(args.model), "precision": args.precision, "xla": args.xla},
             "preprocess": card.preprocess,
             "postprocess": card.postprocess,
         },
@@ -183,22 +183,29 @@ def run(args: argparse.Namespace, count: int, *, reconnects: int) -> dict[str, A
 
 
 def reconnect(pipeline: Any, count: int) -> dict[str, Any]:
-    """Forces so many reconnects, a few streams at a time; what the process holds after the first tenth and after the last."""
+    """Forces so many reconnects, all streams at a time; what the process holds after each round, when all run again."""
+    from pipeline.observe.status import SourceState
+
     sources = list(pipeline.status.sources.values())
     before = sum(s.reconnects for s in sources)
-    early, start = footprint(), time.monotonic()
-    for done, source in enumerate(itertools.cycle(sources), 1):
-        pipeline.restart_source(source.source_id)
-        wanted, end = source.connects + 1, time.monotonic() + 30
-        while source.connects < wanted and time.monotonic() < end:
-            time.sleep(0.005)
-        if done == max(1, count // 10):
-            early = footprint()
-        if done >= count:
-            break
-    time.sleep(2)
-    counted = sum(s.reconnects for s in sources) - before
-    return {"count": counted, "seconds": time.monotonic() - start, "after_a_tenth": early, "at_the_end": footprint()}
+    held, start = [footprint()], time.monotonic()
+    for _ in range(-(-count // len(sources))):
+        wanted = {source.source_id: source.connects + 1 for source in sources}
+        for source in sources:
+            pipeline.restart_source(source.source_id)
+        end = time.monotonic() + 60
+        while time.monotonic() < end and any(
+            s.connects < wanted[s.source_id] or s.state is not SourceState.RUNNING for s in sources
+        ):
+            time.sleep(0.02)
+        time.sleep(1)  # let the old connections' memory come back
+        held.append(footprint())
+    return {
+        "count": sum(s.reconnects for s in sources) - before,
+        "running": sum(s.state is SourceState.RUNNING for s in sources),
+        "seconds": time.monotonic() - start,
+        "after_each_round": held,
+    }
 
 
 def main() -> None:
@@ -209,7 +216,9 @@ def main() -> None:
     parser.add_argument("--card", required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--streams", type=int, nargs="+", default=[16, 32, 64, 96, 128])
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--precision", default="fp16", choices=["fp32", "fp16", "auto"])
+    parser.add_argument("--xla", action="store_true", help="let XLA compile the model, once for each number of streams")
     parser.add_argument("--senders", type=int, default=4)
     parser.add_argument("--warm", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -222,11 +231,7 @@ def main() -> None:
 
     import pipeline
 
-    results = []
-    for count in args.streams:
-        results.append(run(args, count, reconnects=args.reconnects if count == args.streams[-1] else 0))
-        print(json.dumps(results[-1]), flush=True)
-    report = {
+    report: dict[str, Any] = {
         "versions": {
             "python": platform.python_version(),
             "av": av.__version__,
@@ -239,11 +244,15 @@ def main() -> None:
         ],
         "cores": os.cpu_count(),
         "video": args.video.name,
+        "model": args.model.name,
         "device": args.device,
-        "results": results,
+        "results": [],
     }
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+    for count in args.streams:
+        report["results"].append(run(args, count, reconnects=args.reconnects if count == args.streams[-1] else 0))
+        print(json.dumps(report["results"][-1]), flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

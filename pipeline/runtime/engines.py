@@ -127,6 +127,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.postprocess.cuda import build_cuda_postprocessor
     from pipeline.preprocess.decode_scale import DecodeScale
     from pipeline.preprocess.engines import device_preprocessor
+    from pipeline.runtime.planning import at_once
     from pipeline.runtime.second import second_models
     from pipeline.runtime.vram import ring_surfaces
     from pipeline.tracking import build_tracker, for_tracking
@@ -154,7 +155,8 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     log.info("GPU memory: %s", summary_line(memory))
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
     sides, cascade = second_models(job, model, resolved, stream=stream)
-    ring = ring_surfaces(job.config.queue_batches, model.batch_size, job.open_sources, has_cascade=cascade is not None)
+    sources = at_once(job.specs, job.open_sources) if job.specs else job.open_sources
+    ring = ring_surfaces(job.config.queue_batches, model.batch_size, sources, has_cascade=cascade is not None)
     decoders = Allowance(memory.shares.decoders_bytes)
     surfaces = SurfaceMemory(decoders, memory.shares.source_bytes)
     decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" and cascade is None else None

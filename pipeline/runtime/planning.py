@@ -82,6 +82,12 @@ def planner_without_gpu(config: Config, specs: Sequence[VideoSpec]) -> Planner:
     return Planner(needs, config.runtime.vram_budget_mb, memory[0].free_bytes if memory else None)
 
 
+def at_once(specs: Sequence[VideoSpec], open_sources: int) -> int:
+    """How many of them are decoded at the same time: all live streams, and so many of the videos."""
+    live = sum(spec.settings.is_live for spec in specs)
+    return max(1, live + min(open_sources, len(specs) - live))
+
+
 def needs_of(
     config: Config, specs: Sequence[VideoSpec], open_sources: int, model_path: Path, *, may_open_model: bool = False
 ) -> Needs:
@@ -104,7 +110,7 @@ def needs_of(
         videos=videos,
         live=live,
         open_videos=min(open_sources, len(specs) - live),
-        ring_sources=open_sources,
+        ring_sources=at_once(specs, open_sources),
         queue_batches=config.queue_batches,
         model=model,
         has_cascade=bool(config.pipeline.cascade),

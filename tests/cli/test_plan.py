@@ -75,8 +75,8 @@ def test_numbers_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) 
     found = as_json(capsys, folder / "run.yaml")
     assert (found["engine"], found["open_sources"], found["batch_size"]) == ("cpu", 2, 8)
     parts = {part["name"]: part["size_bytes"] for part in found["memory"]["parts"]}
-    # A camera and a video at a time, both counted as 640x480; 12 frames and those of five batches for each.
-    assert parts["decoded frames"] == 2 * (12 + 5 * 8) * 640 * 480 * 3 // 2
+    # A camera and a video at a time, both counted as 640x480; 12 frames for each, and those of five batches together.
+    assert parts["decoded frames"] == 2 * (12 + 5 * 8 // 2) * 640 * 480 * 3 // 2
     assert parts["preprocessing"] == 2 * 8 * 128 * 96 * 3 * 4 + 8 * MIB
     assert found["memory"]["free_bytes"] is None
     assert [source["source"] for source in found["sources"]][:2] == ["a", "b"]
