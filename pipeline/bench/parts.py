@@ -15,6 +15,7 @@ from pipeline.frames import Frame, InputBatch, Predictions
 from pipeline.runtime.engines import DECODING_VIDEOS_ON_GPU
 from pipeline.runtime.lane import Stages
 from pipeline.runtime.session import in_turns, let_go
+from pipeline.runtime.turnstile import Turnstile
 from pipeline.sources.freshness import RateGate
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats
@@ -68,7 +69,7 @@ class Workers:
 def decode_alone(stages: Stages, specs: Sequence[VideoSpec], meter: Meter) -> Measurement:
     """All videos at once, each in a thread of its own; every frame is given back as soon as it is there."""
     counts = [0] * len(specs)
-    turns = threading.Semaphore(DECODING_VIDEOS_ON_GPU) if stages.on_device else None
+    turns = Turnstile(DECODING_VIDEOS_ON_GPU) if stages.on_device else None
 
     def decode(number: int, spec: VideoSpec) -> Callable[[Workers], None]:
         def work(workers: Workers) -> None:

@@ -40,9 +40,9 @@ class Progress:
         self.decoded = 0
         self.broken: Reason | None = None
         self._spec = spec
-        self._stream = stream
         self._is_streamed = container.format.name in _STREAMED
         self._declared_end_s = None if self._is_streamed else _declared_end_s(stream)
+        self._tick_s = stream.time_base  # not later: a file that is played again may be another container's by then
         # In the stream's ticks: this is done for every packet, and a `Fraction` takes longer than all the rest.
         self._end: int | None = None
         self._longest_step = 0
@@ -91,7 +91,7 @@ class Progress:
         cut_off = SourceErrorCode.NETWORK if self._spec.is_url else SourceErrorCode.DAMAGED
         if self._last_is_partial and not self._is_streamed:
             return Reason(cut_off, f"cut off: the data ends in the middle of a frame, {after}")
-        tick_s = self._stream.time_base
+        tick_s = self._tick_s
         if self._declared_end_s is not None and self._end is not None and tick_s:
             missing_s = self._declared_end_s - float(self._end * tick_s)
             if missing_s > max(_TOLERANCE_S, _TOLERANCE_STEPS * float(self._longest_step * tick_s)):

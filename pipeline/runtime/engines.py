@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config.models import Config, Preprocess, Roi
+from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.errors import SourceError
 from pipeline.observe.memory import summary_line
 from pipeline.observe.status import RunStatus
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OPEN_SOURCES = 4
-# More threads than a large GPU has decoders (7) only compete for the interpreter.
-DECODING_VIDEOS_ON_GPU = 8
+# A few more than a large GPU has decoders (7), so that none is idle while a thread waits for the interpreter; with many more
+# they wait for nothing else.
+DECODING_VIDEOS_ON_GPU = 10
+# What comes out of a decoder at a time has room while as much waits.
+_LEAST_SLOT_FRAMES_ON_GPU = 2 * PACKETS_AT_ONCE
 # At thousands of frames/s the decoding threads must get the interpreter back sooner than after the usual 5 ms.
 _SWITCH_INTERVAL_S = 2e-4
 
@@ -69,9 +73,10 @@ def open_sources(config: Config, device: str, videos: int) -> int:
     return max(1, min(config.runtime.open_sources or usual, videos))
 
 
-def slot_frames(config: Config, batch_size: int, open_videos: int) -> int:
+def slot_frames(config: Config, device: str, batch_size: int, open_videos: int) -> int:
     """How many frames of each open video may wait for the model: all together as many as the queue's batches hold."""
-    return max(2, -(-config.queue_batches * batch_size // open_videos))
+    least = _LEAST_SLOT_FRAMES_ON_GPU if device == "cuda" else 2
+    return max(least, -(-config.queue_batches * batch_size // open_videos))
 
 
 def cpu_stages(job: Job, outputs: Outputs) -> Stages:

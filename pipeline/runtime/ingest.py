@@ -23,6 +23,7 @@ from pipeline.queues import Closed
 from pipeline.runtime.flow import SourceEnd
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.session import OpenDecoder, Session, SessionEnd, Track, let_go
+from pipeline.runtime.turnstile import Turnstile
 from pipeline.sources.backoff import Backoff
 from pipeline.sources.freshness import RateGate, max_staleness_s, replaces
 from pipeline.sources.resolve import VideoSpec
@@ -107,7 +108,7 @@ class Ingest:
     ) -> None:
         self._open_decoder = open_decoder
         self._limits = limits
-        self._turns = threading.Semaphore(limits.decoding_videos) if limits.decoding_videos else None
+        self._turns = Turnstile(limits.decoding_videos) if limits.decoding_videos else None
         self._intake = intake
         self._status = status
         self._times = status.stages["decode"]

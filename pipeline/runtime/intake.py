@@ -97,7 +97,7 @@ class Intake:
         self._frames = 0  # in all slots
         self._marks = 0  # beginnings and ends in all slots
         self._held_back = 0  # how many wait for space
-        self._takers: list[int] = []  # of each that waits: how many frames it waits for
+        self._takers: list[tuple[int, bool]] = []  # of each that waits: for how many frames, and whether only so long
         self._last_put_s = 0.0
         self._closed = False
 
@@ -172,7 +172,7 @@ class Intake:
             most: How many at most.
             timeout_s: Waits no longer than this; None: as long as it takes.
             least: Waits for so many frames, but no longer than `timeout_s` after the last one that came, and not at all
-                where a source begins or ends or one is held back.
+                where a source begins or ends. Without a time limit what is there is enough once a source is held back.
 
         Raises:
             Closed: it was closed and is empty.
@@ -242,7 +242,7 @@ class Intake:
             slot.stats.put_wait_s += time.perf_counter() - start
 
     def _wait_for_items(self, least: int, timeout_s: float | None, end_s: float | None) -> None:
-        while not self._is_enough(least):
+        while not self._is_enough(least, timeout_s is not None):
             left_s = None
             if timeout_s is not None and end_s is not None:
                 if least > 1:
@@ -250,18 +250,22 @@ class Intake:
                 left_s = end_s - self._clock()
                 if left_s <= 0:
                     return
-            self._takers.append(least)
+            taker = least, timeout_s is not None
+            self._takers.append(taker)
             try:
                 self._not_empty.wait(left_s)
             finally:
-                self._takers.remove(least)
+                self._takers.remove(taker)
 
-    def _is_enough(self, least: int) -> bool:
-        return self._closed or self._marks > 0 or self._frames >= least or (self._held_back > 0 and self._frames > 0)
+    def _is_enough(self, least: int, has_limit: bool) -> bool:
+        if self._closed or self._marks > 0 or self._frames >= least:
+            return True
+        # There may never be as many as are waited for: all slots are full.
+        return not has_limit and self._held_back > 0 and self._frames > 0
 
     def _wake_taker(self) -> None:
         """Lets a taker go on for whom there is enough: each time one wakes up for nothing costs both threads."""
-        if self._takers and self._is_enough(min(self._takers)):
+        if self._takers and any(self._is_enough(*taker) for taker in self._takers):
             self._not_empty.notify()
 
     def _note_interval(self, slot: Slot, frames: int) -> None:

@@ -380,7 +380,7 @@ class Pipeline:
             limits=Limits(
                 videos,
                 runtime.max_connects,
-                slot_frames(self.config, batch_size, videos),
+                slot_frames(self.config, self.status.device, batch_size, videos),
                 DECODING_VIDEOS_ON_GPU if stages.on_device else None,
             ),
             intake=intake,

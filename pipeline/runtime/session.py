@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from pipeline.errors import SourceError
@@ -17,6 +16,7 @@ from pipeline.frames import Frame
 from pipeline.observe.status import SourceStatus
 from pipeline.queues import Closed
 from pipeline.runtime.intake import Slot
+from pipeline.runtime.turnstile import Turnstile
 from pipeline.sources.freshness import RateGate
 from pipeline.sources.resolve import VideoSpec
 from pipeline.sources.timeline import Timeline
@@ -24,7 +24,6 @@ from pipeline.stages import Decoder, DecodeStats, DropCause, SinkSource, StreamI
 
 OpenDecoder = Callable[[VideoSpec, DecodeStats], Decoder]
 CountFrames = Callable[[float, int], None]
-Turns = AbstractContextManager[object]
 
 
 @dataclass(slots=True)
@@ -83,7 +82,7 @@ class Session:
         on_open: Callable[[Session, StreamInfo], None],
         on_end: Callable[[Session, SessionEnd], None],
         count_frames: CountFrames,
-        turns: Turns | None = None,
+        turns: Turnstile | None = None,
     ) -> None:
         self.track = track
         self.started_s = time.monotonic()
@@ -244,12 +243,10 @@ class Session:
         stats.drops.add(DropCause.CLOSED, max(0, stats.decoded - stats.drops[DropCause.CORRUPT] - self._handled))
 
 
-def in_turns(groups: Iterator[Sequence[Frame]], turns: Turns | None) -> Iterator[Sequence[Frame]]:
+def in_turns(groups: Iterator[Sequence[Frame]], turns: Turnstile | None) -> Iterator[Sequence[Frame]]:
     """The groups, each of which is decoded only when it is this video's turn.
 
     With more decoding threads than that keep the decoders busy, each waits longer for the interpreter than for the decoder.
-    Who has just had a turn may get the next one, too: nobody falls far behind, since a video that is ahead waits for room for its
-    frames.
     """
     if turns is None:
         yield from groups

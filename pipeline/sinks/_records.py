@@ -51,7 +51,14 @@ def pts(pts_s: float | None) -> float | None:
 
 def utc(time_s: float) -> str:
     """RFC 3339 in UTC with microseconds, such as `2024-05-17T08:30:00.250000Z`."""
-    return datetime.fromtimestamp(time_s, timezone.utc).isoformat(timespec="microseconds")[:26] + "Z"
+    seconds, microseconds = divmod(round(time_s * 1e6), 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """Once a second, not once a frame."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()[:19]
 
 
 def detection_columns(
