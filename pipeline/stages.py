@@ -162,7 +162,7 @@ class Decoder(Protocol):
 
 
 class DeviceStream(Protocol):
-    """The one CUDA stream of a device that all stages put their work on: what was enqueued first runs first."""
+    """A CUDA stream: what was enqueued on it first runs first. All stages share one; decoders may have their own."""
 
     @property
     def handle(self) -> int:
