@@ -5,7 +5,8 @@
 Accuracy: MOTA, IDF1 and id switches as the package `motmetrics` counts them, a match being an IoU of at least 0.5, over
 whole sequences (PETS09-S2L1, TUD-Campus, TUD-Stadtmitte) with the detections of two detectors, in the folder that
 VRAMLINE_TEST_ASSETS names. Detections go through the tracker that a configuration builds, with the default score
-threshold and the time steps of the clips; only those with a track count. One set of parameters for all of them.
+threshold and the time steps of the clips; only those with a track count. One set of parameters for all of them. `--own` does the
+same with what a pipeline of ours finds and tracks in the clips themselves, from the videos to the results, on the CPU.
 
 Cost: the time of one call with a frame of each of 1, 16 and 64 streams, of 20 objects each, divided by the frames.
 """
@@ -28,6 +29,8 @@ import motmetrics
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import Pipeline
+from pipeline.config.cards import load_model_card
 from pipeline.config.models import SsdPost
 from pipeline.config.tracking import ByteTrackTracker, IouTracker
 from pipeline.frames import Colour, Detections, Frame, Picture, Predictions, ResultBatch
@@ -38,7 +41,9 @@ Boxes = npt.NDArray[np.float64]
 
 # Folder of the truth, stem of the detections' files, frames/s of the clip. Frames are numbered from 1.
 SEQUENCES = [("PETS09-S2L1", "vtest", 10), ("TUD-Campus", "TUD-Campus", 25), ("TUD-Stadtmitte", "TUD-Stadtmitte", 25)]
+CLIPS = {"vtest": "vtest_h264.mp4"}  # where a clip's file is not called after it
 DETECTORS = ["coco_ssd", "nanodet"]
+OWN_MODELS = {"coco_ssd": ("coco-ssd", "coco_ssd_core"), "nanodet": ("nanodet", "nanodet")}  # card, folder
 TRACKERS: dict[str, type[Config]] = {"iou": IouTracker, "bytetrack": ByteTrackTracker}
 MIN_IOU = 0.5
 STREAMS = (1, 16, 64)
@@ -77,6 +82,37 @@ def measure(config: Config, folder: Path, *, every: int = 1) -> list[Accuracy]:
             found = _by_frame(np.loadtxt(folder / "detections" / f"{stem}_{detector}.txt"))
             chosen = range(0, length, every)
             results.append(_compare(truth, _track(config, found, chosen, rate), name, detector, config.type))
+    return results
+
+
+def measure_own(config: Config, assets: Path) -> list[Accuracy]:
+    """The accuracy of whole pipelines on the same sequences, with the same detectors and the settings of their model cards."""
+    results = []
+    for name, stem, _ in SEQUENCES:
+        truth = _by_frame(np.loadtxt(assets / "ground_truth" / name / "gt.txt", delimiter=","))
+        video = assets / "media" / CLIPS.get(stem, f"{stem}.mp4")
+        for detector in DETECTORS:
+            card_name, folder = OWN_MODELS[detector]
+            card = load_model_card(card_name)
+            settings = {
+                "device": "cpu",
+                "sources": [{"path": str(video)}],
+                "pipeline": {
+                    "model": {"path": str(assets / "models" / folder)},
+                    "preprocess": card.preprocess,
+                    "postprocess": {**(card.postprocess or {}), "classes": ["person"]},
+                    "tracker": config.model_dump(exclude_none=True),
+                },
+            }
+            tracked = {}
+            with Pipeline.from_dict(settings) as pipeline:
+                for result in pipeline:
+                    found = result.detections
+                    assert found is not None
+                    assert found.track_ids is not None
+                    has_id = found.track_ids >= 0
+                    tracked[result.frame.index] = (found.track_ids[has_id], found.boxes[has_id].astype(np.float64))
+            results.append(_compare(truth, tracked, name, detector, config.type))
     return results
 
 
@@ -199,6 +235,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of bytetrack; may be repeated")
     parser.add_argument("--every", type=int, default=1, help="look at each n-th frame only (default: %(default)s)")
+    parser.add_argument("--own", action="store_true", help="also with the detections of our own pipeline")
     parser.add_argument("--cost-only", action="store_true", help="leave accuracy out")
     options = parser.parse_args()
     folder = Path(os.environ.get("VRAMLINE_TEST_ASSETS", "")) / "ground_truth"
@@ -209,12 +246,14 @@ def main() -> int:
     accuracy: dict[str, list[Accuracy]] = {}
     if not options.cost_only:
         accuracy = {name: measure(config, folder, every=options.every) for name, config in configs.items()}
+        if options.own:
+            accuracy |= {f"{name}, own": measure_own(config, folder.parent) for name, config in configs.items()}
     for name, results in accuracy.items():
-        print(f"\n{name:10} {'sequence':16} {'detector':10} {'MOTA':>6} {'IDF1':>6} {'switches':>9}")
+        print(f"\n{name:15} {'sequence':16} {'detector':10} {'MOTA':>6} {'IDF1':>6} {'switches':>9}")
         for r in results:
-            print(f"{'':10} {r.sequence:16} {r.detector:10} {r.mota:6.3f} {r.idf1:6.3f} {r.switches:9}")
+            print(f"{'':15} {r.sequence:16} {r.detector:10} {r.mota:6.3f} {r.idf1:6.3f} {r.switches:9}")
         average = mean(results)
-        print(f"{'':10} {'mean':27} {average['mota']:6.3f} {average['idf1']:6.3f} {average['switches']:9}")
+        print(f"{'':15} {'mean':27} {average['mota']:6.3f} {average['idf1']:6.3f} {average['switches']:9}")
     cost = {name: {str(n): cost_us(config, n) for n in STREAMS} for name, config in configs.items()}
     for name, by_streams in cost.items():
         print(f"\n{name}: " + ", ".join(f"{n} x {OBJECTS}: {us:.1f} us a frame" for n, us in by_streams.items()))
