@@ -28,6 +28,8 @@ import motmetrics
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from pipeline.config.models import SsdPost
 from pipeline.config.tracking import ByteTrackTracker, IouTracker
 from pipeline.frames import Colour, Detections, Frame, Picture, Predictions, ResultBatch
