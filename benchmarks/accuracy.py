@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from average_precision import average_precision, load_mot_boxes
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from pipeline import Pipeline, VramlineError
 from pipeline.config.load import config_from_mapping, load_config
 from pipeline.config.models import Config

@@ -13,10 +13,13 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline.analytics.engine import Analytics
 from pipeline.config.analytics import SourceAnalytics

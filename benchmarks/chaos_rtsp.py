@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from chaos_cameras import FAULTS, LOST_SHARE, Back, Camera, Clip, Scene, free_ports, host, script
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 FACTORS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 

@@ -2,10 +2,11 @@
 
     python benchmarks/live_capacity.py VIDEO --model SAVED_MODEL --card coco-ssd [--device cuda] [--streams 16 32 64] [--json FILE]
 
-Processes of their own send VIDEO (H.264 or HEVC) over and over as MPEG-TS to UDP ports of the loopback, each frame when it is
-due (its key frames should be a second or so apart: a stream begins with one). For every number of streams the pipeline runs for a while with its JSONL sink, and then says how many of the frames that
-came have no result, by cause, and p50/p99 of the latency from packet to record. The last number of streams then goes through
-`--reconnects` forced reconnects, all streams at a time, and what the process holds is noted after each round.
+Processes of their own send VIDEO (H.264 or HEVC) over and over as MPEG-TS to UDP ports of the loopback, each frame when it
+is due (its key frames should be a second or so apart: a stream begins with one). For every number of streams the pipeline
+runs for a while with its JSONL sink, and then says how many of the frames that came have no result, by cause, and p50/p99 of
+the latency from packet to record. The last number of streams then goes through `--reconnects` forced reconnects, all streams
+at a time, and what the process holds is noted after each round.
 
 UDP loses what nobody reads in time; what was lost before it reached the program shows as a rate below the nominal one.
 """
@@ -22,6 +23,7 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 _DATAGRAM_BYTES = 7 * 188
 

@@ -29,6 +29,8 @@ import motmetrics
 import numpy as np
 import numpy.typing as npt
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from pipeline import Pipeline
 from pipeline.config.cards import load_model_card
 from pipeline.config.models import SsdPost

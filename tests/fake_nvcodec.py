@@ -2,7 +2,7 @@
 
 What matters of the real ones is kept: frames come out late, in display order and without timestamps; memory that is not
 locked is written again; locked memory is not, and is freed with its decoder only once it is unlocked; another size is silently
-squeezed into the first one's, or raises on every later call if it is larger.
+squeezed into the first one's, or raises on every later call if it is larger; scaling needs the largest size from the start.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def _packet(data: bytes) -> av.Packet:
 
 
 class FakeDecoder:
-    def __init__(self, module: FakeNvCodec, codec: str) -> None:
-        self._module = module
+    def __init__(self, module: FakeNvCodec, codec: str, most: tuple[int, int] = (0, 0)) -> None:
+        self._module, self._most = module, most
         self._context = av.CodecContext.create(_NAMES[codec], "r")
         self._context.thread_count = 1
         self._shape: tuple[int, int, str] | None = None
@@ -71,6 +71,10 @@ class FakeDecoder:
     def setReconfigParams(self, width: int, height: int) -> None:
         assert self._shape is None, "too late: the first frames have their size"
         assert width % 2 == height % 2 == 0
+        if self._module.scaling == "refused" or width > self._most[0] or height > self._most[1]:
+            raise PyNvVCExceptionUnsupported(
+                "Resize dimensions must be lower than max width and height, please recreate decoder instance"
+            )
         self._scaled_to = width, height
 
     def GetNumDecodedFrame(self, packet: PacketData) -> int:
@@ -81,6 +85,8 @@ class FakeDecoder:
         for picture in self._pictures(data) if data else [None]:
             self._module.pictures += 1
             if self._module.pictures in self._module.fail_at:
+                self.is_broken = True
+            if self._module.scaling == "fails" and self._scaled_to is not None:
                 self.is_broken = True
             if self.is_broken:
                 raise PyNvVCException(self._module.failure)
@@ -181,6 +187,7 @@ class FakeNvCodec(types.ModuleType):
         fail_at: Numbers of the pictures that go in, over all decoders, at which their decoder breaks.
         lose_at: Numbers of those that are passed over, as damaged ones are.
         failure: What it says then.
+        scaling: "works", "refused" when it is asked for, or "fails" at the first picture.
         decoders: Those that are alive.
     """
 
@@ -193,6 +200,8 @@ class FakeNvCodec(types.ModuleType):
         self.lose_at: set[int] = set()
         self.pictures = self.created = self.questions = 0
         self.failure = failure_text(801)
+        self.scaling = "works"
+        self.most: list[tuple[int, int]] = []  # the largest size that each decoder was told of
         self.decoders: weakref.WeakSet[FakeDecoder] = weakref.WeakSet()
         self.PacketData = PacketData
         self.PyNvVCException, self.PyNvVCExceptionUnsupported = PyNvVCException, PyNvVCExceptionUnsupported
@@ -200,11 +209,19 @@ class FakeNvCodec(types.ModuleType):
         self.cudaVideoChromaFormat = types.SimpleNamespace(**{"420": "420", "444": "444"})
 
     def CreateDecoder(
-        self, gpuid: int, codec: str, cudacontext: int, cudastream: int, usedevicememory: bool
+        self,
+        gpuid: int,
+        codec: str,
+        cudacontext: int,
+        cudastream: int,
+        usedevicememory: bool,
+        maxwidth: int = 0,
+        maxheight: int = 0,
     ) -> FakeDecoder:
         assert (gpuid, cudacontext, usedevicememory) == (0, 0, True)
         assert cudastream, "the default stream would be waited for at every frame"
-        decoder = self.decoder(self, codec)
+        decoder = self.decoder(self, codec, (maxwidth, maxheight))
+        self.most.append((maxwidth, maxheight))
         self.decoders.add(decoder)
         self.created += 1
         return decoder

@@ -15,6 +15,8 @@ from pipeline.vram import Reservation
 # So many packets of a video go into the decoder in one call, where its parser finds pictures by their start codes. Every call
 # gives up the interpreter's lock, and with other threads waiting for it, getting it back costs more than the call itself.
 PACKETS_AT_ONCE = 8
+# The largest size that a decoder is told of is at least this, in samples.
+_LEAST_MAX = 64
 
 
 class NvdecSession:
@@ -33,12 +35,16 @@ class NvdecSession:
         ring: SurfaceRing,
         *,
         memory: Reservation | None = None,
-        is_scaled: bool = False,
+        scaled_from: tuple[int, int] | None = None,
     ) -> None:
         """For packets of one size and format; raises what `decode_errors` names.
 
-        `codec` is FFmpeg's name, `memory` what was taken for it, `is_scaled` whether `layout` is smaller than the video.
+        `codec` is FFmpeg's name, `memory` what was taken for it, `scaled_from` the video's (width, height) where `layout` is
+        smaller.
         """
+        most = {}
+        if scaled_from is not None:  # PyNvVideoCodec scales only a decoder that was told of the largest size
+            most = {"maxwidth": max(scaled_from[0], _LEAST_MAX), "maxheight": max(scaled_from[1], _LEAST_MAX)}
         with creation_lock:
             self._decoder = nvc.CreateDecoder(
                 gpuid=stream.ordinal,
@@ -46,8 +52,9 @@ class NvdecSession:
                 cudacontext=0,
                 cudastream=stream.handle,
                 usedevicememory=True,
+                **most,
             )
-            if is_scaled:  # in force from the first packet on
+            if scaled_from is not None:  # in force from the first packet on
                 self._decoder.setReconfigParams(layout.width, layout.height)
         self._memory = memory  # given back behind the decoder
         self.layout = layout

@@ -180,7 +180,10 @@ class NvdecDecoder(VideoDecoder):
                 return None
             if self._session is None and self._is_unproven:
                 self._ahead.extendleft(reversed(self._unshown))
-                return self._failure
+                if self._look.scaled_to is None:
+                    return self._failure
+                self._scale_no_more(self._failure)  # the driver sets the decoder up only when it has seen a picture
+                continue
             if self._is_live and self._gate.has_key_frames_only:
                 yield from self._drain()  # it would come out when the next ones go in, seconds later
             elif is_closed_key:
@@ -267,16 +270,13 @@ class NvdecDecoder(VideoDecoder):
         if frame is None:
             return None
         video = VideoFormat.of_frame(context.codec.canonical_name, frame)
-        picture, colour, scaled_to = self._picture(frame), None, None
+        picture, scaled_to = self._picture(frame), None
         if self._scale is not None and picture.chroma_shift == (1, 1):
             scaled_to = self._scale(picture, self._spec.source_id)
-        if scaled_to is not None:
-            # Planes are scaled each by itself, so what chroma is off luma shrinks with the picture, towards the middle.
-            colour = replace(picture.colour, siting="center")
         return _Look(
             video,
             picture.chroma_shift,
-            colour or picture.colour,
+            picture.colour,
             picture.width,
             picture.height,
             picture.rotation,
@@ -290,24 +290,43 @@ class NvdecDecoder(VideoDecoder):
         why_not = self._guard.why_not(look.video)
         if why_not is not None:
             return why_not
+        trouble = self._set_up(look)
+        if trouble is not None and look.scaled_to is not None:
+            self._scale_no_more(trouble)
+            look = replace(look, scaled_to=None)
+            trouble = self._set_up(look)
+        if trouble is not None:
+            return f"NVDEC cannot be set up: {trouble}"
+        self._look, self._colour = look, look.colour
+        if look.scaled_to is not None:
+            # Planes are scaled each by itself, so what chroma is off luma shrinks with the picture, towards the middle.
+            self._colour = replace(look.colour, siting="center")
+        self._is_unproven = True
+        self._unshown.clear()
+        return None
+
+    def _set_up(self, look: _Look) -> str | None:
+        """The session for such frames; what PyNvVideoCodec says if there can be none."""
         video = look.video
         assert video.pix_fmt is not None
-        is_scaled = look.scaled_to is not None
+        scaled_from = None if look.scaled_to is None else (video.width, video.height)
         width, height = look.scaled_to or (video.width, video.height)
         layout = surface_layout(width, height, video.pix_fmt)
         surface = picture_size(width, height, video.pix_fmt)
         memory = self._guard.reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
         try:
             self._session = NvdecSession(
-                self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory, is_scaled=is_scaled
+                self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory, scaled_from=scaled_from
             )
         except self._errors as e:
             self._guard.check(e)
-            return f"NVDEC cannot be set up: {_first_line(e)}"
-        self._look = look
-        self._is_unproven = True
-        self._unshown.clear()
+            return _first_line(e)
         return None
+
+    def _scale_no_more(self, why: str) -> None:
+        """From here on the video comes in its own size."""
+        log.info("%s: is decoded in its own size: NVDEC does not scale it: %s", self._spec.shown, why)
+        self._scale = None
 
     def _submit(self, address: int, size: int, packets: int = 1) -> int | None:
         """How many frames come out; None if the decoder failed and is gone."""
@@ -368,7 +387,7 @@ class NvdecDecoder(VideoDecoder):
         picture = Picture(
             (),
             look.chroma_shift,
-            look.colour,
+            self._colour,
             look.width,
             look.height,
             look.rotation,

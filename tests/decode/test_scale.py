@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from media_maker import make_clip
 from pipeline.config.models import Decode, Preprocess, Roi, Source
 from pipeline.decode import capabilities
 from pipeline.decode.ffmpeg import FfmpegDecoder
+from pipeline.decode.memory import SurfaceMemory
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
 from pipeline.frames import Picture
 from pipeline.observe.machine import Driver, Gpu
@@ -25,6 +28,8 @@ from pipeline.preprocess.decode_scale import DecodeScale
 from pipeline.preprocess.fused import FusedPreprocessor
 from pipeline.preprocess.reference import ReferencePreprocessor
 from pipeline.sources import VideoSpec
+from pipeline.stages import DecodeStats
+from pipeline.vram import Allowance
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,57 @@ def test_another_size_is_scaled_anew(tmp_path: Path, nvc: FakeNvCodec) -> None:
         found.append((frame.picture.width, frame.picture.height, *frame.picture.coded_size))
         frame.picture.surface.release()
     assert found == [(w, h, w // 2, h // 2) for w, h in sizes for _ in range(12)]
+    assert nvc.most == [(160, 96), (320, 192), (64, 64)]
+
+
+def test_only_who_scales_is_told_of_the_largest_size(tmp_path: Path, nvc: FakeNvCodec) -> None:
+    path = make_clip(tmp_path / "a.mp4", width=160, height=96)
+    facts_of(open_scaled(path, None))
+    facts_of(open_scaled(path, lambda picture, source_id: None))
+    facts_of(open_scaled(path, halved))
+    assert nvc.most == [(0, 0), (0, 0), (160, 96)]
+
+
+@pytest.mark.parametrize("scaling", ["refused", "fails"])
+def test_a_video_that_is_not_scaled_still_comes_from_nvdec(
+    tmp_path: Path, nvc: FakeNvCodec, caplog: pytest.LogCaptureFixture, scaling: str
+) -> None:
+    """In its own size, whole, and asked for once."""
+    sizes = [(160, 96), (320, 192)]
+    parts = [make_clip(tmp_path / f"{w}.ts", width=w, height=h, frames=12).read_bytes() for w, h in sizes]
+    path = tmp_path / "all.ts"
+    path.write_bytes(b"".join(parts))
+    nvc.scaling = scaling
+    allowance = Allowance()
+    caplog.set_level(logging.INFO)
+    stats = DecodeStats()
+    decoder = open_nvdec(
+        spec_of(path), Decode(), stats, stream=FakeStream(), ring=4, memory=SurfaceMemory(allowance), scale=halved
+    )
+    found = []
+    for frame in decoder:
+        picture = frame.picture
+        found.append((frame.index, frame.pts_s, *picture.coded_size, picture.colour))
+        assert not picture.surface.uploaded
+        picture.surface.release()
+    wanted = [
+        (f.index, f.pts_s, *f.picture.coded_size, f.picture.colour) for f in FfmpegDecoder(spec_of(path), Decode())
+    ]
+    assert found == wanted
+    assert len(found) == 24
+    assert (stats.uploaded, stats.errors) == (0, 0)
+    assert nvc.most == [(160, 96), (0, 0), (0, 0)]
+    assert [r.message.partition(": ")[2] for r in caplog.records if r.name == "pipeline.decode.nvdec"] == [
+        "is decoded in its own size: NVDEC does not scale it: "
+        + {
+            "refused": "Resize dimensions must be lower than max width and height, please recreate decoder instance",
+            "fails": "NVDEC fails: HandleVideoSequence : the fake fails",
+        }[scaling]
+    ]
+    decoder.close()
+    del decoder, frame, picture
+    gc.collect()
+    assert allowance.taken_bytes == 0
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv444p", "yuv422p"])
