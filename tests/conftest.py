@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +25,12 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{ASSETS_VARIABLE}={value} is not a folder")
     return folder
+
+
+@pytest.fixture
+def nvc() -> Iterator[Any]:
+    """A PyNvVideoCodec without a GPU; see `fake_nvcodec`."""
+    import fake_nvcodec
+
+    with fake_nvcodec.installed() as fake:
+        yield fake

@@ -10,16 +10,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import sys
 import types
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import av
 import av.error
 import numpy as np
+import pytest
 
+from pipeline.decode import capabilities
 from pipeline.frames import SurfaceLayout
+from pipeline.observe.machine import Driver, Gpu
 
 DELAY = 2  # frames that the driver holds back beside those for reordering
 _NAMES = {
@@ -310,3 +315,17 @@ def planes_at(pointer: int, layout: SurfaceLayout, chroma_shift: tuple[int, int]
         for start in (layout.chroma_offset_bytes, layout.chroma_offset_bytes + layout.cr_offset_bytes):
             planes.append(plane(start, width, height, layout.chroma_pitch_bytes, layout.chroma_step_bytes))
     return planes
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[FakeNvCodec]:
+    """In the place of PyNvVideoCodec and CuPy, with a driver and a GPU that both can use."""
+    fake = FakeNvCodec()
+    capabilities.gpu_capabilities.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "PyNvVideoCodec", fake)
+        patch.setitem(sys.modules, "cupy", FakeCupy())
+        patch.setattr(capabilities, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
+        patch.setattr(capabilities, "has_library", lambda name: True)
+        yield fake
+    capabilities.gpu_capabilities.cache_clear()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from host_compiler import compile_for_host
 
+from pipeline.preprocess import kernels
 from pipeline.preprocess.kernels import SOURCE, fused_name
 from pipeline.preprocess.packing import BATCH, PLAN, ROW
 
@@ -192,3 +197,14 @@ def check_layouts(library: ctypes.CDLL) -> None:
     assert list((ctypes.c_int * len(batch)).in_dll(library, "batch_layout")) == batch
     assert packing.TILE[0] == packing.BLOCK[0]
     assert BATCH.itemsize <= 4096
+
+
+@contextlib.contextmanager
+def installed(library: ctypes.CDLL, stream: Stream) -> Iterator[Cupy]:
+    """In the place of CuPy."""
+    fake = Cupy(library, stream)
+    kernels.fused_kernel.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", fake)
+        yield fake
+    kernels.fused_kernel.cache_clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 
 import host_kernel
 import numpy as np
@@ -18,7 +17,6 @@ from pipeline.config.cascade import CropRules
 from pipeline.config.models import Preprocess
 from pipeline.frames import Classifications, Colour, Detections, Predictions, ResultBatch
 from pipeline.observe.status import RunStatus, StageTimes
-from pipeline.preprocess import kernels
 from pipeline.preprocess.crops import ReferenceCropper
 from pipeline.preprocess.fused_crops import FusedCropper
 
@@ -37,12 +35,8 @@ def stream():
 
 @pytest.fixture(scope="module")
 def cupy(library, stream):
-    fake = host_kernel.Cupy(library, stream)
-    kernels.fused_kernel.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", fake)
+    with host_kernel.installed(library, stream) as fake:
         yield fake
-    kernels.fused_kernel.cache_clear()
 
 
 class MeanModel:

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, planes_at
+from fake_nvcodec import FakeNvCodec, FakeStream, planes_at
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
@@ -22,21 +21,9 @@ from pipeline.decode import capabilities
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
 from pipeline.errors import DeviceError, SourceError, SourceErrorCode
-from pipeline.observe.machine import Driver, Gpu
+from pipeline.observe.machine import Driver
 from pipeline.redact import redact
 from pipeline.sources import VideoSpec
-
-
-@pytest.fixture
-def nvc(monkeypatch: Any) -> Iterator[FakeNvCodec]:
-    fake = FakeNvCodec()
-    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    monkeypatch.setattr(capabilities, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
-    monkeypatch.setattr(capabilities, "has_library", lambda name: True)
-    capabilities.gpu_capabilities.cache_clear()
-    yield fake
-    capabilities.gpu_capabilities.cache_clear()
 
 
 def spec_of(path: Path | str, **settings: Any) -> VideoSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -11,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, planes_at
+from fake_nvcodec import FakeNvCodec, FakeStream, planes_at
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
-from pipeline.decode import _video, capabilities
+from pipeline.decode import _video
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.errors import SourceError
-from pipeline.observe.machine import Driver, Gpu
 from pipeline.sources import VideoSpec
 from pipeline.stages import DecodeStats, DropCause
 
@@ -31,18 +29,6 @@ CLIPS: dict[str, dict[str, Any]] = {
     "open_gop.ts": {"options": {"bf": "3", "x264-params": "open-gop=1"}},
     "hevc.ts": {"codec": "libx265"},
 }
-
-
-@pytest.fixture
-def nvc(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvCodec]:
-    fake = FakeNvCodec()
-    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    monkeypatch.setattr(capabilities, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
-    monkeypatch.setattr(capabilities, "has_library", lambda name: True)
-    capabilities.gpu_capabilities.cache_clear()
-    yield fake
-    capabilities.gpu_capabilities.cache_clear()
 
 
 @pytest.fixture(scope="module")

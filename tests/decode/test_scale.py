@@ -6,23 +6,20 @@ import ctypes
 import gc
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import host_kernel
 import numpy as np
 import pytest
-from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream
+from fake_nvcodec import FakeNvCodec, FakeStream
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Preprocess, Roi, Source
-from pipeline.decode import capabilities
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.memory import SurfaceMemory
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
 from pipeline.frames import Picture
-from pipeline.observe.machine import Driver, Gpu
 from pipeline.preprocess import kernels
 from pipeline.preprocess.decode_scale import DecodeScale
 from pipeline.preprocess.fused import FusedPreprocessor
@@ -35,18 +32,6 @@ from pipeline.vram import Allowance
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return host_kernel.build(tmp_path_factory.mktemp("kernel"))
-
-
-@pytest.fixture
-def nvc(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvCodec]:
-    fake = FakeNvCodec()
-    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    monkeypatch.setattr(capabilities, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
-    monkeypatch.setattr(capabilities, "has_library", lambda name: True)
-    capabilities.gpu_capabilities.cache_clear()
-    yield fake
-    capabilities.gpu_capabilities.cache_clear()
 
 
 def spec_of(path: Path) -> VideoSpec:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_cupy
 import pytest
-from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, PyNvVCException, failure_text
+from fake_nvcodec import FakeNvCodec, FakeStream, PyNvVCException, failure_text
 from hypothesis import given
 from hypothesis import strategies as st
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
-from pipeline.decode import capabilities
 from pipeline.decode._surface_ring import Loan, SurfaceRing
 from pipeline.decode.memory import LEAST_SURFACES, SurfaceMemory, decoder_size, picture_size
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
 from pipeline.errors import DeviceLostError, SourceError, SourceErrorCode
-from pipeline.observe.machine import Driver, Gpu
 from pipeline.sources import VideoSpec
 from pipeline.stages import DecodeStats
 from pipeline.vram import MIB, Allowance
@@ -30,18 +27,6 @@ from pipeline.vram import MIB, Allowance
 WIDTH, HEIGHT = 320, 240
 SURFACE = WIDTH * HEIGHT * 3 // 2
 OWN = decoder_size("h264", WIDTH, HEIGHT, "yuv420p")
-
-
-@pytest.fixture
-def nvc(monkeypatch: Any) -> Iterator[FakeNvCodec]:
-    fake = FakeNvCodec()
-    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    monkeypatch.setattr(capabilities, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
-    monkeypatch.setattr(capabilities, "has_library", lambda name: True)
-    capabilities.gpu_capabilities.cache_clear()
-    yield fake
-    capabilities.gpu_capabilities.cache_clear()
 
 
 @pytest.fixture(scope="module")

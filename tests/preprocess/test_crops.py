@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from dataclasses import replace
 from fractions import Fraction
 
@@ -17,7 +16,6 @@ from surface_maker import assert_same, frame, make_picture, on_device, pictures,
 from pipeline.config.models import Preprocess, Roi
 from pipeline.errors import ConfigError
 from pipeline.frames import Colour
-from pipeline.preprocess import kernels
 from pipeline.preprocess.crops import ReferenceCropper, place_all
 from pipeline.preprocess.fused_crops import FusedCropper
 from pipeline.preprocess.geometry import place
@@ -40,12 +38,8 @@ def stream():
 
 @pytest.fixture(scope="module")
 def cupy(library, stream):
-    fake = host_kernel.Cupy(library, stream)
-    kernels.fused_kernel.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", fake)
+    with host_kernel.installed(library, stream) as fake:
         yield fake
-    kernels.fused_kernel.cache_clear()
 
 
 def surface(picture, form="semiplanar", **how):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from dataclasses import replace
 from fractions import Fraction
 
@@ -17,7 +16,6 @@ from surface_maker import assert_same, frame, make_picture, on_device, pictures,
 from pipeline.config.models import Preprocess, Roi
 from pipeline.errors import ConfigError, SourceError
 from pipeline.frames import Colour
-from pipeline.preprocess import kernels
 from pipeline.preprocess.fused import FusedPreprocessor
 from pipeline.preprocess.packing import MAX_ROWS
 from pipeline.preprocess.reference import ReferencePreprocessor
@@ -38,12 +36,8 @@ def stream():
 
 @pytest.fixture(scope="module")
 def cupy(library, stream):
-    fake = host_kernel.Cupy(library, stream)
-    kernels.fused_kernel.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", fake)
+    with host_kernel.installed(library, stream) as fake:
         yield fake
-    kernels.fused_kernel.cache_clear()
 
 
 def upload(data):

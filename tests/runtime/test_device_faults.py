@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +13,14 @@ import fakes
 import numpy as np
 import pytest
 from fake_cupy import CUDARuntimeError, OutOfMemoryError
-from fake_nvcodec import FakeCupy, FakeNvCodec, FakeStream, failure_text
+from fake_nvcodec import FakeNvCodec, FakeStream, failure_text
 from media_maker import make_clip
 
 from pipeline.config.models import Config, Decode, JsonlSink, Source
-from pipeline.decode import capabilities
 from pipeline.decode.memory import SurfaceMemory, decoder_size
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.errors import DeviceLostError, DeviceMemoryError, ExitCode, SourceErrorCode
 from pipeline.frames import Frame, InputBatch, Predictions
-from pipeline.observe.machine import Driver, Gpu
 from pipeline.observe.status import SourceState, SourceStatus, StageTimes
 from pipeline.runtime import pipeline as runtime
 from pipeline.runtime.lane import STAGES, Stages
@@ -156,17 +153,6 @@ def test_a_lost_gpu_that_never_answers_does_not_keep_the_run(run_on: Any) -> Non
     for thread in threading.enumerate():
         if thread.name.startswith(("lane-", "source")):
             thread.join(20)
-
-
-@pytest.fixture
-def nvc(monkeypatch: pytest.MonkeyPatch) -> FakeNvCodec:
-    fake = FakeNvCodec()
-    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", fake)
-    monkeypatch.setitem(sys.modules, "cupy", FakeCupy())
-    monkeypatch.setattr(capabilities, "driver", lambda: Driver((13, 0), (Gpu("a GPU", 1),)))
-    monkeypatch.setattr(capabilities, "has_library", lambda name: True)
-    capabilities.gpu_capabilities.cache_clear()
-    return fake
 
 
 def clips(folder: Path, sizes: Mapping[str, tuple[int, int]]) -> list[VideoSpec]:
