@@ -40,7 +40,7 @@ class Progress:
         self.decoded = 0
         self.broken: Reason | None = None
         self._spec = spec
-        self._stream = stream
+        self._tick_s = stream.time_base  # the stream is gone when the file is opened anew for another round
         self._is_streamed = container.format.name in _STREAMED
         self._declared_end_s = None if self._is_streamed else _declared_end_s(stream)
         # In the stream's ticks: this is done for every packet, and a `Fraction` takes longer than all the rest.
@@ -91,7 +91,7 @@ class Progress:
         cut_off = SourceErrorCode.NETWORK if self._spec.is_url else SourceErrorCode.DAMAGED
         if self._last_is_partial and not self._is_streamed:
             return Reason(cut_off, f"cut off: the data ends in the middle of a frame, {after}")
-        tick_s = self._stream.time_base
+        tick_s = self._tick_s
         if self._declared_end_s is not None and self._end is not None and tick_s:
             missing_s = self._declared_end_s - float(self._end * tick_s)
             if missing_s > max(_TOLERANCE_S, _TOLERANCE_STEPS * float(self._longest_step * tick_s)):
