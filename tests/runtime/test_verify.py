@@ -225,7 +225,7 @@ def test_a_tracer_that_records_nothing_does_not_pass(
     stages: dict[str, Any], tracer: FakeTracer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeTracer, "start", lambda self: None)
-    with pytest.raises(DeviceError, match=r"recorded no kernel in 1\d batches"):
+    with pytest.raises(DeviceError, match=r"recorded no kernel in \d+ batches"):
         verified(config(tmp_path), tracer)
 
 
