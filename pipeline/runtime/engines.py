@@ -132,9 +132,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.postprocess.cuda import build_cuda_postprocessor
     from pipeline.preprocess.decode_scale import DecodeScale
     from pipeline.preprocess.engines import device_preprocessor
-    from pipeline.runtime.planning import at_once
     from pipeline.runtime.second import second_models
-    from pipeline.runtime.vram import ring_surfaces
     from pipeline.tracking import build_tracker, for_tracking
 
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
@@ -155,13 +153,12 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
         stream=stream,
     )
     resolved = resolve_input(model.input, stages.preprocess, model=job.model_name)
-    memory = _with_model(planner, model, resolved, first.shares.tensorflow_bytes).checked()
+    planner = _with_model(planner, model, resolved, first.shares.tensorflow_bytes)
+    memory, ring = planner.checked(), planner.needs.ring
     assert memory.shares is not None
     log.info("GPU memory: %s", summary_line(memory))
     preprocess = device_preprocessor(resolved, job.rois, stream=stream, max_rows=model.batch_size)
     sides, cascade = second_models(job, model, resolved, stream=stream)
-    sources = at_once(job.specs, job.open_sources) if job.specs else job.open_sources
-    ring = ring_surfaces(job.config.queue_batches, model.batch_size, sources, has_cascade=cascade is not None)
     decoders = Allowance(memory.shares.decoders_bytes)
     surfaces = SurfaceMemory(decoders, memory.shares.source_bytes)
     decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" and cascade is None else None

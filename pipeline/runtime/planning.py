@@ -82,12 +82,6 @@ def planner_without_gpu(config: Config, specs: Sequence[VideoSpec]) -> Planner:
     return Planner(needs, config.runtime.vram_budget_mb, memory[0].free_bytes if memory else None)
 
 
-def at_once(specs: Sequence[VideoSpec], open_sources: int) -> int:
-    """How many of them are decoded at the same time: all live streams, and so many of the videos."""
-    live = sum(spec.settings.is_live for spec in specs)
-    return max(1, live + min(open_sources, len(specs) - live))
-
-
 def needs_of(
     config: Config, specs: Sequence[VideoSpec], open_sources: int, model_path: Path, *, may_open_model: bool = False
 ) -> Needs:
@@ -103,14 +97,15 @@ def needs_of(
     formats = [None if f is None else VideoNeeds(f.codec, f.width, f.height, f.pix_fmt) for f in formats_of(specs)]
     videos, notes = video_needs(formats)
     live = sum(spec.settings.is_live for spec in specs)
+    open_videos = min(open_sources, len(specs) - live)
     model, more = _model_needs(config, model_path, may_open_model)
     if further := len(config.pipeline.models) + len(config.pipeline.cascade):
         more += (f"{further} further model{'' if further == 1 else 's'}: their weights and inputs are not counted",)
     return Needs(
         videos=videos,
         live=live,
-        open_videos=min(open_sources, len(specs) - live),
-        ring_sources=at_once(specs, open_sources),
+        open_videos=open_videos,
+        ring_sources=live + open_videos if specs else open_sources,
         queue_batches=config.queue_batches,
         model=model,
         has_cascade=bool(config.pipeline.cascade),

@@ -108,8 +108,13 @@ class Needs:
 
     @property
     def ring(self) -> int:
-        """Frames of each source that may be out of its decoder's hands."""
-        return ring_surfaces(self.queue_batches, self.model.batch_size, self.ring_sources, has_cascade=self.has_cascade)
+        """Frames of each source that may be out of its decoder's hands: together they fill what waits for the lane, and all behind it.
+
+        That is the batch that it collects, those that wait for their results, the one whose results are waited for, and the
+        one that waits for a place there; with a cascade as many again, which wait for their crops' results.
+        """
+        batches = self.queue_batches + 1 + (self.queue_batches + 2) * (2 if self.has_cascade else 1)
+        return _LEAST_SURFACES + batches * self.model.batch_size // self.ring_sources
 
     @property
     def open_sources(self) -> tuple[VideoNeeds, ...]:
@@ -124,16 +129,6 @@ class Needs:
     def with_batch_size(self, number: int) -> Needs:
         """With smaller batches."""
         return replace(self, model=replace(self.model, batch_size=number))
-
-
-def ring_surfaces(queue_batches: int, batch_size: int, open_sources: int, *, has_cascade: bool = False) -> int:
-    """How many frames of a source may be on loan: together the sources fill what waits for the lane, and all behind it.
-
-    That is the batch that it collects, those that wait for their results, the one whose results are waited for, and the one
-    that waits for a place there; with a cascade as many again, which wait for their crops' results.
-    """
-    batches = queue_batches + 1 + (queue_batches + 2) * (2 if has_cascade else 1)
-    return _LEAST_SURFACES + batches * batch_size // open_sources
 
 
 def budget_bytes(configured_mb: int | None, free_bytes: int | None, own_bytes: int = 0) -> int | None:
