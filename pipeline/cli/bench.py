@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import signals
-from pipeline.cli.configs import SetOption, load
+from pipeline.cli.configs import ConfigArgument, SetOption, load
 from pipeline.cli.console import print_note, print_out
 from pipeline.cli.run import Device
 from pipeline.errors import VramlineError
@@ -24,9 +24,7 @@ class _OutputError(VramlineError):
 
 
 def bench(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one such as quickstart.")
-    ],
+    config: ConfigArgument,
     *,
     settings: SetOption = None,
     device: Annotated[

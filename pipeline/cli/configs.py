@@ -14,6 +14,9 @@ from pipeline.errors import ConfigError, ConfigIssue
 if TYPE_CHECKING:
     from pipeline.config.models import Config
 
+ConfigArgument = Annotated[
+    str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one such as quickstart.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

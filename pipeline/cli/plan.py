@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.configs import SetOption, load
+from pipeline.cli.configs import ConfigArgument, SetOption, load
 from pipeline.cli.console import print_error, print_out, styler
 from pipeline.errors import ConfigError, DeviceError, ExitCode
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one such as quickstart.")
-    ],
+    config: ConfigArgument,
     settings: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import signals
-from pipeline.cli.configs import SetOption, load
+from pipeline.cli.configs import ConfigArgument, SetOption, load
 from pipeline.cli.console import print_out, styler
 from pipeline.errors import VramlineError
 
@@ -34,9 +34,7 @@ class Device(str, enum.Enum):
 
 
 def run(
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one such as quickstart.")
-    ],
+    config: ConfigArgument,
     settings: SetOption = None,
     device: Annotated[
         Device | None, typer.Option(help="Where to run; auto: cuda where it can be used, else cpu.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import signals
-from pipeline.cli.configs import SetOption, load
+from pipeline.cli.configs import ConfigArgument, SetOption, load
 from pipeline.cli.console import print_note, print_out, styler
 from pipeline.cli.run import Device
 from pipeline.errors import ExitCode, SinkError
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def verify(  # noqa: PLR0917
-    config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a ready one such as quickstart.")
-    ],
+    config: ConfigArgument,
     settings: SetOption = None,
     device: Annotated[Device | None, typer.Option(help="Where to run; there must be a GPU.")] = None,
     batches: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Measure N batches.")] = 50,
