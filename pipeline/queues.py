@@ -43,6 +43,11 @@ class QueueStats:
     get_wait_s: float = 0.0
     item_bytes: int = 0
 
+    def count_put_wait(self, start_s: float) -> None:
+        """A producer has waited for space since this time of `time.perf_counter()`."""
+        self.put_waits += 1
+        self.put_wait_s += time.perf_counter() - start_s
+
     @property
     def high_water_bytes(self) -> int:
         """Most device memory that its items took."""
@@ -97,8 +102,7 @@ class BoundedQueue(Generic[T]):
     def _wait_for_room(self) -> None:
         start = time.perf_counter()
         self._not_full.wait_for(lambda: self._closed or len(self._items) < self.capacity)
-        self.stats.put_waits += 1
-        self.stats.put_wait_s += time.perf_counter() - start
+        self.stats.count_put_wait(start)
 
     def get(self, timeout_s: float | None = None) -> T:
         """Takes the oldest item, waiting for one.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from pipeline.config.models import Postprocess
@@ -170,6 +171,26 @@ def make_pose_case(
     of_scores[of_scores == np.inf] = 0.5
     flat[..., [*range(2, 3 * count, 3), *([-1] if persons is not None else [])]] = of_scores
     return Case(fields, {"o": flat.reshape(values.shape).astype(dtype)}, make_batch(rng, frames, rows))
+
+
+SEGMENT_OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "layout": st.sampled_from(["nhwc", "nchw"]),
+        "activation": st.sampled_from(["none", "sigmoid", "softmax"]),
+        "score_threshold": st.sampled_from([0.0, 0.123457, 0.612347]),
+        "background": st.booleans(),
+        "classes": st.sampled_from([[], [0], [1, 2, 5]]),
+        "class_offset": st.sampled_from([0, 1, 900]),
+    },
+)
+
+
+def segment_options_for(options: dict[str, Any], channels: int, dtype: str) -> dict[str, Any]:
+    """Those that a map of one probability has a meaning for, too."""
+    if channels == 1 and np.dtype(dtype).kind == "f":
+        return {k: v for k, v in options.items() if k != "background" and (k, v) != ("activation", "softmax")}
+    return options
 
 
 def make_segment_case(

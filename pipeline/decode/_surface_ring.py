@@ -59,8 +59,7 @@ class SurfaceRing:
             start = time.perf_counter()
             while not self.has_room():
                 self._wait()
-            stats.put_waits += 1
-            stats.put_wait_s += time.perf_counter() - start
+            stats.count_put_wait(start)
         if self._closed:
             return False
         self.out += 1

@@ -337,14 +337,12 @@ def _stream_info(container: InputContainer, stream: VideoStream, first: Frame | 
 
 def _looped(info: StreamInfo, times: bool | int) -> StreamInfo:
     """What is known of a file that is played so often."""
+    if times is False:
+        return info
     if times is True:
         return replace(info, frame_count=None, duration_s=None)
     count, duration_s = info.frame_count, info.duration_s
-    return (
-        replace(info, frame_count=count and count * times, duration_s=duration_s and duration_s * times)
-        if times
-        else info
-    )
+    return replace(info, frame_count=count and count * times, duration_s=duration_s and duration_s * times)
 
 
 def _default_threads() -> int:

@@ -238,8 +238,7 @@ class Intake:
             slot.not_full.wait_for(lambda: self._closed or slot.owner is not owner or slot.frames < slot.capacity)
         finally:
             self._held_back -= 1
-            slot.stats.put_waits += 1
-            slot.stats.put_wait_s += time.perf_counter() - start
+            slot.stats.count_put_wait(start)
 
     def _wait_for_items(self, least: int, timeout_s: float | None, end_s: float | None) -> None:
         while not self._is_enough(least, timeout_s is not None):

@@ -9,7 +9,16 @@ import postprocess_on_host as on_host
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from postprocess_cases import Case, assert_same, make_batch, make_pose_case, make_segment_case, outcome
+from postprocess_cases import (
+    SEGMENT_OPTIONS,
+    Case,
+    assert_same,
+    make_batch,
+    make_pose_case,
+    make_segment_case,
+    outcome,
+    segment_options_for,
+)
 
 from pipeline.errors import ModelError
 
@@ -36,21 +45,10 @@ def test_class_maps_equal_the_reference(library, dtype):
         st.sampled_from([1, 2, 3, 21]),
         st.tuples(st.integers(1, 40), st.integers(1, 70)),
         st.integers(0, 3),
-        st.fixed_dictionaries(
-            {},
-            optional={
-                "layout": st.sampled_from(["nhwc", "nchw"]),
-                "activation": st.sampled_from(["none", "sigmoid", "softmax"]),
-                "score_threshold": st.sampled_from([0.0, 0.123457, 0.612347]),
-                "background": st.booleans(),
-                "classes": st.sampled_from([[], [0], [1, 2, 5]]),
-                "class_offset": st.sampled_from([0, 1, 900]),
-            },
-        ),
+        SEGMENT_OPTIONS,
     )
     def compare(seed, channels, size, frames, options):
-        if channels == 1 and np.dtype(dtype).kind == "f":
-            options = {k: v for k, v in options.items() if k != "background" and (k, v) != ("activation", "softmax")}
+        options = segment_options_for(options, channels, dtype)
         check(
             library, make_segment_case(seed, channels=channels, size=size, frames=frames, dtype=dtype, options=options)
         )

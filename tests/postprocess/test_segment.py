@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from postprocess_cases import SIZE, make_segment_case
+from postprocess_cases import SEGMENT_OPTIONS, SIZE, make_segment_case, segment_options_for
 
 from pipeline.errors import ConfigError, ModelError
 from pipeline.frames import Window
@@ -102,21 +102,10 @@ def slow(case, frame, row, column):
     st.sampled_from([1, 2, 3, 21]),
     st.integers(0, 2),
     st.sampled_from(["float32", "float16", "float64", "int64", "uint8"]),
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "layout": st.sampled_from(["nhwc", "nchw"]),
-            "activation": st.sampled_from(["none", "sigmoid", "softmax"]),
-            "score_threshold": st.sampled_from([0.0, 0.123457, 0.612347]),
-            "background": st.booleans(),
-            "classes": st.sampled_from([[], [0], [1, 2, 5]]),
-            "class_offset": st.sampled_from([0, 1, 900]),
-        },
-    ),
+    SEGMENT_OPTIONS,
 )
 def test_equals_a_slow_rendering(seed, channels, frames, dtype, options):
-    if channels == 1 and np.dtype(dtype).kind == "f":
-        options = {k: v for k, v in options.items() if k != "background" and (k, v) != ("activation", "softmax")}
+    options = segment_options_for(options, channels, dtype)
     case = make_segment_case(seed, channels=channels, frames=frames, dtype=dtype, options=options)
     found = case.reference().segmentations
     assert found.classes.shape == (frames, 6, 5)
