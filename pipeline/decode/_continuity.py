@@ -20,6 +20,7 @@ _SLICE, _IDR, _SPS, _PPS = 1, 5, 7, 8
 # Parameter sets and messages lie in front of the first slice, of which only the beginning is read.
 _MOST_HEAD_BYTES = 16 << 10
 _MOST_SLICE_HEADER_BYTES = 32
+_MOST_UNIT_BYTES = 1024  # as long as parameter sets are with all scaling lists, up to what is read of them
 # Profiles whose parameter sets state chroma format and scaling lists (7.3.2.1.1).
 _HIGH_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
 
@@ -75,7 +76,7 @@ class Continuity:
             self._set_of[bits.ue()] = bits.ue()
 
     def _has_gap(self, head: bytes) -> bool:
-        for unit in nal_units(head, self._length_bytes):
+        for unit in nal_units(head, self._length_bytes, _MOST_UNIT_BYTES):
             kind = unit[0] & 31 if unit else 0
             if kind in (_SPS, _PPS):
                 self._read_set(unit)
@@ -165,10 +166,10 @@ class _Bits:
 
     def ue(self) -> int:
         """An unsigned number in Exp-Golomb code (9.1)."""
-        zeros = 0
-        while not self.u(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.u(zeros)
+        rest = self._value & ((1 << self._left) - 1)
+        zeros = self._left - rest.bit_length()
+        self._left -= zeros
+        return self.u(zeros + 1) - 1
 
     def se(self) -> int:
         """A signed one (9.1.1)."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # The first slice lies behind parameter sets and messages; all slices of a picture say the same.
 _MOST_HEAD_BYTES = 4096
+_UNIT_HEADER_BYTES = 4  # two of them, and room for the start code behind an empty unit
 
 
 class Disposables:
@@ -31,7 +32,7 @@ class Disposables:
         if self._codec not in ("h264", "hevc"):
             return False
         head = bytes(memoryview(packet)[:_MOST_HEAD_BYTES])
-        for unit in nal_units(head, self._length_bytes):
+        for unit in nal_units(head, self._length_bytes, _UNIT_HEADER_BYTES):
             if len(unit) < 2:
                 continue
             if self._codec == "h264":

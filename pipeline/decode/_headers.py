@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 # Parameter sets lie in front of the first slice.
 _MOST_HEADER_BYTES = 64 << 10
+_START_CODE = b"\0\0\1"
 _ALWAYS_CLOSED = ("vp8", "vp9", "av1", "mjpeg")
 
 
@@ -95,30 +96,38 @@ def avc_sets(avcc: bytes) -> Iterator[bytes]:
             start += 2 + size
 
 
-def nal_units(data: bytes, nal_length_bytes: int) -> Iterator[bytes]:
+def nal_units(data: bytes, nal_length_bytes: int, most_bytes: int | None = None) -> Iterator[bytes]:
     """The units of an H.264 or HEVC packet, the last one as far as `data` goes.
 
     Args:
         data: The packet's beginning.
         nal_length_bytes: Of the length in front of each unit; 0 where start codes separate them.
+        most_bytes: Of each unit as many as are of interest, at least 3; None: all. To look for the end of a picture's slice
+            takes longer than everything else that is done with its packet.
     """
-    return _prefixed_units(data, nal_length_bytes) if nal_length_bytes else _start_code_units(data)
+    if nal_length_bytes:
+        return _prefixed_units(data, nal_length_bytes, most_bytes)
+    return _start_code_units(data, most_bytes)
 
 
-def _prefixed_units(data: bytes, length_bytes: int) -> Iterator[bytes]:
+def _prefixed_units(data: bytes, length_bytes: int, most_bytes: int | None) -> Iterator[bytes]:
     start = 0
     while start + length_bytes < len(data):
         size = int.from_bytes(data[start : start + length_bytes], "big")
         start += length_bytes
-        yield data[start : start + size]
+        yield data[start : start + (size if most_bytes is None else min(size, most_bytes))]
         start += size
 
 
-def _start_code_units(data: bytes) -> Iterator[bytes]:
-    start = data.find(b"\0\0\1")
+def _start_code_units(data: bytes, most_bytes: int | None) -> Iterator[bytes]:
+    start = data.find(_START_CODE)
     while start >= 0:
-        stop = data.find(b"\0\0\1", start + 3)
-        yield data[start + 3 : stop if stop >= 0 else None]
+        start += len(_START_CODE)
+        end = None if most_bytes is None else start + most_bytes
+        stop = data.find(_START_CODE, start, end and end + len(_START_CODE) - 1)
+        yield data[start : stop if stop >= 0 else end]
+        if stop < 0 and end is not None:  # not before somebody asks for the next one
+            stop = data.find(_START_CODE, start)
         start = stop
 
 

@@ -28,6 +28,8 @@ class PacketGate:
     def __init__(self, stream: VideoStream, settings: Source) -> None:
         self.has_key_frames_only = policy_of(settings) == "keyframes"
         self._limit_s = max_staleness_s(settings) if settings.is_live else None
+        # No `Fraction`, which takes longer than all else that is done for a packet.
+        self._tick_s = (base.numerator, base.denominator) if (base := stream.time_base) else None
         self._disposables = Disposables(stream)
         # Where frames are reordered, those between two others would seem to come too soon.
         self._rate = RateGate(1, None if stream.codec_context.has_b_frames else settings.max_fps)
@@ -43,7 +45,8 @@ class PacketGate:
             received_s: `time.monotonic()` when it was read.
             waited_s: How long reading it took.
         """
-        pts_s = float(packet.pts * packet.time_base) if packet.pts is not None and packet.time_base else None
+        pts, tick_s = packet.pts, self._tick_s
+        pts_s = pts * tick_s[0] / tick_s[1] if pts is not None and tick_s is not None else None
         lag_s = 0.0
         if self._limit_s is not None and pts_s is not None:
             lag_s = self._lag.update(pts_s, received_s, waited_s)

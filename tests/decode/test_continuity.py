@@ -12,11 +12,13 @@ from typing import Any
 import av
 import av.error
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
 from pipeline.decode import _video
-from pipeline.decode._continuity import Continuity
+from pipeline.decode._continuity import Continuity, _Bits
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.errors import SourceError
 from pipeline.sources import VideoSpec
@@ -183,6 +185,25 @@ def test_damaged_parameter_sets_and_noise_are_no_gap_and_no_error() -> None:
     for _ in range(5000):
         unit = bytes([rng.choice([0x67, 0x68, 0x41, 0x65, 0x01, 0x06])]) + rng.randbytes(rng.randint(0, 60))
         assert continuity.has_gap(memoryview(b"\0\0\1" + unit)) in (True, False)  # type: ignore[arg-type]
+
+
+def exp_golomb(value: int) -> str:
+    """ITU-T H.264, 9.1: as many zeros as the number behind them has further digits."""
+    digits = f"{value + 1:b}"
+    return "0" * (len(digits) - 1) + digits
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**20)), max_size=20))
+def test_bits_are_read_as_they_were_written(numbers: list[tuple[bool, int]]) -> None:
+    written = "".join(exp_golomb(value) if is_golomb else f"{value:021b}" for is_golomb, value in numbers)
+    data = int(written + "1" + "0" * (-(len(written) + 1) % 8), 2).to_bytes(len(written) // 8 + 1, "big")
+    bits = _Bits(data.replace(b"\0\0", b"\0\0\3"))
+    for is_golomb, value in numbers:
+        assert (bits.ue() if is_golomb else bits.u(21)) == value
+    bits.u(8 * len(data) - len(written))
+    for read in (bits.ue, lambda: bits.u(1)):
+        with pytest.raises(IndexError):
+            read()
 
 
 INTACT = [
