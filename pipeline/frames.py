@@ -166,6 +166,19 @@ class Frame:
     decoded_s: float | None = None
     captured_s: float | None = None
 
+    def placed(self, index: int, pts_s: float) -> Frame:
+        """The same frame with another number and time."""
+        return Frame(
+            self.source_id,
+            index,
+            pts_s,
+            self.time_s,
+            self.picture,
+            self.received_s,
+            self.decoded_s,
+            self.captured_s,
+        )
+
     def without_pixels(self) -> Frame:
         """The same frame with its pixels let go of."""
         return Frame(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from pipeline.errors import SourceError
 from pipeline.frames import Frame
@@ -193,7 +193,7 @@ class Session:
     def _timed(self, frame: Frame, earlier: int) -> Frame:
         """A live stream's frame with its number and time over all connections."""
         received_s = frame.received_s if frame.received_s is not None else time.monotonic()
-        return replace(frame, pts_s=self.track.timeline(frame.pts_s, received_s), index=earlier + frame.index)
+        return frame.placed(earlier + frame.index, self.track.timeline(frame.pts_s, received_s))
 
     def _thinned(self, frames: Sequence[Frame]) -> Sequence[Frame]:
         """Those that are wanted at the source's rate."""
