@@ -20,20 +20,28 @@ _LEAST_WAIT_S = 0.002
 
 
 class Patience(Protocol):
-    """How long a batch waits for more frames."""
+    """How long a batch waits for more frames.
+
+    Attributes:
+        is_renewed: Whether with each frame that comes the batch has as long again.
+    """
+
+    is_renewed: bool
 
     def deadline_s(self, first_s: float, last_s: float) -> float | None:
         """`time.monotonic()` at which a batch goes on whose first and last frame came then; None: when it is full."""
 
-    def is_enough(self, source_ids: set[str]) -> bool:
-        """Whether a batch with frames of these sources need not wait for more."""
+    def least(self, source_ids: set[str], missing: int) -> int:
+        """For how many of the missing frames a batch with frames of these sources waits before it looks again; 0: for none.
 
-    def least(self, missing: int) -> int:
-        """For how many of the missing frames to wait before looking again."""
+        Whoever waits for one frame at a time wakes up for each, and takes the interpreter away from those who bring more.
+        """
 
 
 class FixedPatience:
     """Waits for the next frame so long and no longer; without a limit, until the batch is full."""
+
+    is_renewed = True
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
@@ -42,12 +50,8 @@ class FixedPatience:
         """So long after the last frame."""
         return None if self._timeout_s is None else last_s + self._timeout_s
 
-    def is_enough(self, source_ids: set[str]) -> bool:
-        """Never: only time and size count."""
-        return False
-
-    def least(self, missing: int) -> int:
-        """All: there is nothing to decide before."""
+    def least(self, source_ids: set[str], missing: int) -> int:
+        """All: only time and size count."""
         return missing
 
 
@@ -56,6 +60,8 @@ class AdaptivePatience:
 
     A source that has fallen silent is not waited for.
     """
+
+    is_renewed = False
 
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
@@ -71,13 +77,9 @@ class AdaptivePatience:
             self._wait_s = min(max(wait_s, _LEAST_WAIT_S), _MOST_WAIT_S)
         return first_s + self._wait_s
 
-    def is_enough(self, source_ids: set[str]) -> bool:
-        """Whether no other source is giving frames."""
-        return self._intake.is_served(source_ids)
-
-    def least(self, missing: int) -> int:
-        """One: it may be the one that made the others wait."""
-        return 1
+    def least(self, source_ids: set[str], missing: int) -> int:
+        """As many as other sources are giving frames."""
+        return min(missing, self._intake.expected(source_ids))
 
 
 def collect(intake: Intake, size: int, patience: Patience, clock: Callable[[], float] = time.monotonic) -> Batch | None:
@@ -91,14 +93,14 @@ def collect(intake: Intake, size: int, patience: Patience, clock: Callable[[], f
         missing, least = size - len(batch.frames), 1
         if batch.frames:
             timeout_s = None
-            if patience.is_enough(sources):
+            least = patience.least(sources, missing)
+            if not least:
                 break
             deadline_s = patience.deadline_s(first_s, last_s)
             if deadline_s is not None:
                 timeout_s = max(0.0, deadline_s - clock())
-            least = patience.least(missing)
         try:
-            items = intake.take(missing, timeout_s, least=least)
+            items = intake.take(missing, timeout_s, least=least, is_renewed=patience.is_renewed)
         except TimeoutError:
             break
         except Closed:

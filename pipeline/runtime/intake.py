@@ -115,7 +115,8 @@ class Intake:
         Args:
             source_id: The source.
             capacity: Frames that may wait in it.
-            replaces: Whether a new frame takes the oldest one's place when it is full, or waits.
+            replaces: Whether a new frame takes the oldest one's place when it is full, or waits. While whoever takes waits
+                for more frames, none has to give way: it is as good as taken.
             weight: Its share of the turns when all slots hold something.
             max_age_s: Frames that were received longer ago than this are dropped when their turn comes; None: never.
         """
@@ -145,7 +146,7 @@ class Intake:
                     break
                 if not is_frame:
                     self._marks += 1
-                elif slot.frames >= slot.capacity:
+                elif slot.frames >= slot.capacity and not self._is_awaited():
                     superseded.append(_take_oldest_frame(slot))
                 else:
                     slot.frames += 1
@@ -165,14 +166,17 @@ class Intake:
         """The next item of the slot whose turn it is; raises what `take` does."""
         return self.take(1, timeout_s)[0]
 
-    def take(self, most: int, timeout_s: float | None = None, *, least: int = 1) -> list[SourceItem]:
+    def take(
+        self, most: int, timeout_s: float | None = None, *, least: int = 1, is_renewed: bool = True
+    ) -> list[SourceItem]:
         """The next items, each of the slot whose turn it is.
 
         Args:
             most: How many at most.
             timeout_s: Waits no longer than this; None: as long as it takes.
-            least: Waits for so many frames, but no longer than `timeout_s` after the last one that came, and not at all
-                where a source begins or ends. Without a time limit what is there is enough once a source is held back.
+            least: Waits for so many frames, but not at all where a source begins or ends. When the time is over what is
+                there is enough; without a time limit, once a source is held back.
+            is_renewed: Whether with each frame that comes there is `timeout_s` for the next.
 
         Raises:
             Closed: it was closed and is empty.
@@ -182,7 +186,7 @@ class Intake:
         while True:
             stale: list[Frame] = []
             with self.lock:
-                self._wait_for_items(least, timeout_s, end_s)
+                self._wait_for_items(least, timeout_s, end_s, is_renewed=is_renewed)
                 if not self._ready:
                     if self._closed:
                         raise Closed
@@ -220,10 +224,14 @@ class Intake:
                 (s.interval_s for s in self._slots if s.interval_s is not None and self._is_giving(s)), default=None
             )
 
-    def is_served(self, source_ids: Collection[str]) -> bool:
-        """Whether nothing waits, and nothing is to be expected soon of any other source than these."""
+    def expected(self, source_ids: Collection[str]) -> int:
+        """How many frames wait, or are to be expected soon of other sources than these, one of each.
+
+        No fewer than that many have to come until there is one of each source.
+        """
         with self.lock:
-            return not self._ready and all(s.source_id in source_ids or not self._is_giving(s) for s in self._slots)
+            others = sum(1 for s in self._slots if s.source_id not in source_ids and self._is_giving(s))
+            return max(others, 1) if self._ready else others
 
     def _is_giving(self, slot: Slot) -> bool:
         if slot.last_put_s is None or slot.interval_s is None:
@@ -240,11 +248,11 @@ class Intake:
             self._held_back -= 1
             slot.stats.count_put_wait(start)
 
-    def _wait_for_items(self, least: int, timeout_s: float | None, end_s: float | None) -> None:
+    def _wait_for_items(self, least: int, timeout_s: float | None, end_s: float | None, *, is_renewed: bool) -> None:
         while not self._is_enough(least, timeout_s is not None):
             left_s = None
             if timeout_s is not None and end_s is not None:
-                if least > 1:
+                if least > 1 and is_renewed:
                     end_s = max(end_s, self._last_put_s + timeout_s)
                 left_s = end_s - self._clock()
                 if left_s <= 0:
@@ -261,6 +269,10 @@ class Intake:
             return True
         # There may never be as many as are waited for: all slots are full.
         return not has_limit and self._held_back > 0 and self._frames > 0
+
+    def _is_awaited(self) -> bool:
+        """Whether a taker waits for more frames than there are."""
+        return any(not self._is_enough(*taker) for taker in self._takers)
 
     def _wake_taker(self) -> None:
         """Lets a taker go on for whom there is enough: each time one wakes up for nothing costs both threads."""
