@@ -73,7 +73,9 @@ class _Turns:
         for thread in self._threads:
             thread.start()
 
-    def take(self, most: int, timeout_s: float | None = None, *, least: int = 1) -> list[Frame]:
+    def take(
+        self, most: int, timeout_s: float | None = None, *, least: int = 1, is_renewed: bool = True
+    ) -> list[Frame]:
         if not self._left:
             raise Closed
         count = min(most, self._left)

@@ -24,6 +24,7 @@ from pipeline.decode._metadata import colour, display_size, orientation, sane_sa
 from pipeline.decode._open import choose_stream, failure, open_container, reason_for
 from pipeline.decode._packet_gate import PacketGate
 from pipeline.decode._picture import views
+from pipeline.decode._read_limit import ReadLimit
 from pipeline.decode._reasons import Reason
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Frame, Picture
@@ -76,6 +77,7 @@ class VideoDecoder(ABC):
         self._failed_run = 0  # packets in a row that failed, up to the last one
         self._lock = threading.Lock()  # held while FFmpeg works on the container
         self._closing = False
+        self._read_limit: ReadLimit | None = None
         self._container = open_container(spec)
         self._groups: Iterator[Sequence[Frame]] = iter(())
         try:
@@ -149,6 +151,8 @@ class VideoDecoder(ABC):
         if hasattr(self._groups, "close"):
             self._groups.close()
         self._groups = iter(())
+        if self._read_limit is not None:
+            self._read_limit.close()
         self._container.close()
 
     def _checked(self) -> Iterator[Sequence[Frame]]:
@@ -181,21 +185,29 @@ class VideoDecoder(ABC):
     def _packets(self) -> Iterator[Packet[VideoStream]]:
         """The stream's packets, up to its end or to where it cannot be read further."""
         packets, stats, gate, clock = self._demuxed, self.stats, self._gate, time.monotonic
+        limit: ReadLimit | None = None
         while True:
+            asked_s = clock()
+            if limit is not None:
+                limit.asked_s = asked_s
             try:
-                asked_s = clock()
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as e:
                 self._progress.broken = reason_for(self._spec, e, is_open=True)
                 self.stats.errors += 1
                 self.stats.last_error = self._progress.broken.text
                 return
+            received_s = clock()
+            if limit is not None:
+                limit.asked_s = None
             if packet is None:
                 return
             if self._first_packet is None:
                 self._first_packet = identity(packet)
+                if self._is_live:
+                    timeout_s = self._spec.settings.timeout_s
+                    limit = self._read_limit = ReadLimit.of(self._container, timeout_s, asked_s, received_s)
             if packet.size:  # AVI has empty ones for "show the last frame on"; PyAV's last one means the end
-                received_s = clock()
                 if self._is_live and received_s - asked_s >= self._spec.settings.timeout_s:
                     # FFmpeg's reading timed out and its parser gave out what it still held: the next read would wait anew.
                     self._progress.broken = reason_for(self._spec, TimeoutError(), is_open=True)
