@@ -314,7 +314,7 @@ class Intake:
                 slot.stats.items = slot.frames
                 self._frames -= 1
                 # Who is held back goes on when there is room for a few frames: it would come back for each one.
-                if 2 * slot.frames <= slot.capacity:
+                if self._held_back and 2 * slot.frames <= slot.capacity:
                     slot.not_full.notify()
                 (stale if self._is_stale(slot, item) else items).append(item)
             if slot.items:
