@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_report
+import numpy as np
 
 from pipeline.bench.meter import Meter, Timing
 from pipeline.bench.parts import Workers
@@ -55,7 +56,7 @@ class Clip:
             self.bit_rate = container.bit_rate
             self.layout = surface_layout(*self.size, context.pix_fmt)
             nvdec = ForNvdec(stream)
-            self.packets = [unit for p in container.demux(stream) if p.size for unit in nvdec.convert(p)]
+            self.packets = [bytes(unit) for p in container.demux(stream) if p.size for unit in nvdec.convert(p)]
 
 
 def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
@@ -65,7 +66,7 @@ def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
     from pipeline.decode.capabilities import load_nvcodec
 
     session = NvdecSession(load_nvcodec(), stream, clip.codec, clip.layout, SurfaceRing(ring))
-    where = [(packet.buffer_ptr, packet.buffer_size) for packet in clip.packets]
+    where = [(np.frombuffer(packet, np.uint8).ctypes.data, len(packet)) for packet in clip.packets]
     while True:
         for address, size in where:
             for _ in range(session.decode(address, size)):

@@ -15,7 +15,7 @@ from pipeline.config.models import Decode
 from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._open import failure
-from pipeline.decode._packets import ForNvdec, picture_in
+from pipeline.decode._packets import ForNvdec, Unit, picture_in
 from pipeline.decode._reasons import Reason
 from pipeline.decode._session import PACKETS_AT_ONCE, NvdecSession, surface_layout
 from pipeline.decode._surface_ring import SurfaceRing
@@ -110,7 +110,7 @@ class NvdecDecoder(VideoDecoder):
         self._failure = ""
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
-        self._units: list[Packet[VideoStream]] = []  # converted, to go in together
+        self._units: list[Unit] = []  # converted, to go in together
         self._is_rewound = False
         self._has_warned = False
         if stats is not None:
@@ -243,11 +243,10 @@ class NvdecDecoder(VideoDecoder):
         """The frames that come out when what is converted goes in."""
         units, self._units = self._units, []
         if together and len(units) > 1:
-            data = np.frombuffer(b"".join(units), np.uint8)
-            yield from self._fetch(self._submit(data.ctypes.data, len(data), packets=len(units)))
+            yield from self._fetch(self._submit(b"".join(units), packets=len(units)))
             return
         for unit in units:
-            count = self._submit(unit.buffer_ptr, unit.buffer_size)
+            count = self._submit(unit)
             if count is None:
                 return
             yield from self._fetch(count)
@@ -328,11 +327,12 @@ class NvdecDecoder(VideoDecoder):
         log.info("%s: is decoded in its own size: NVDEC does not scale it: %s", self._spec.shown, why)
         self._scale = None
 
-    def _submit(self, address: int, size: int, packets: int = 1) -> int | None:
-        """How many frames come out; None if the decoder failed and is gone."""
+    def _submit(self, unit: Unit | None, packets: int = 1) -> int | None:
+        """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
         assert self._session is not None
+        data = None if unit is None else np.frombuffer(unit, np.uint8)
         try:
-            count = self._session.decode(address, size)
+            count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
         except self._errors as e:
             self._session = None
             self._guard.check(e)
@@ -352,7 +352,7 @@ class NvdecDecoder(VideoDecoder):
         """The frames that are still inside the decoder, which can go on with a closed key frame."""
         if self._session is None:
             return
-        count = self._submit(0, 0) or 0
+        count = self._submit(None) or 0
         self._order.drained(count)
         yield from self._fetch(count)
 

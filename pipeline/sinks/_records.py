@@ -81,7 +81,9 @@ def detection_columns(
 
 def class_columns(classes: Classifications, labels: Labels) -> list[list[tuple[str, int, float]]]:
     """(label, class id, score) of every valid class of every frame of a batch, best first."""
-    rows = zip(classes.class_ids.tolist(), rounded(classes.scores, SCORE_DECIMALS), classes.counts.tolist(), strict=True)
+    rows = zip(
+        classes.class_ids.tolist(), rounded(classes.scores, SCORE_DECIMALS), classes.counts.tolist(), strict=True
+    )
     return [
         list(zip(labels.of(classes.names, ids[:count]), ids[:count], scores[:count], strict=True))
         for ids, scores, count in rows
