@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from pipeline.decode._upload import PictureUpload
 from pipeline.decode._video import VideoDecoder
 from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
 from pipeline.decode.memory import SurfaceMemory, decoder_size, picture_size
+from pipeline.decode.turnstile import Turn, Turnstile
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec
@@ -76,6 +77,7 @@ class NvdecDecoder(VideoDecoder):
         capabilities: Capabilities,
         memory: SurfaceMemory | None = None,
         scale: ScaleTo | None = None,
+        reading: Turnstile | None = None,
     ) -> None:
         """Opens the video.
 
@@ -88,6 +90,7 @@ class NvdecDecoder(VideoDecoder):
             capabilities: What the GPU decodes.
             memory: What it may take of the device's memory; default: any.
             scale: What NVDEC is to scale pictures to: surfaces are smaller then, `Picture.width` and `height` stay.
+            reading: What reads files in turns with others; None: there is no need to.
 
         Raises:
             SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
@@ -97,6 +100,7 @@ class NvdecDecoder(VideoDecoder):
         """
         self._device_stream = stream
         self._scale = scale
+        self._reading = Turn(None if spec.is_url else reading)
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
         self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
@@ -125,6 +129,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _release(self) -> None:
         super()._release()
+        self._reading.end()
         self._session = None
         self._units.clear()
 
@@ -142,8 +147,10 @@ class NvdecDecoder(VideoDecoder):
 
     def _next_packets(self) -> Iterator[Packet[VideoStream]]:
         while True:
+            self._reading.begin()
             packet = self._ahead.popleft() if self._ahead else next(self._unread, None)
             if packet is None:
+                self._reading.end()
                 return
             yield packet
 
@@ -200,6 +207,7 @@ class NvdecDecoder(VideoDecoder):
         Returns:
             Whether nothing is shown across the key frame, and why it needs the CPU, if it does.
         """
+        self._reading.end()  # another decoder may take its time
         headers = nvdec.headers(packet)
         if self._is_rewound and not headers.is_closed:
             self._session = None  # what is shown before it would be built on the end
@@ -330,7 +338,8 @@ class NvdecDecoder(VideoDecoder):
     def _submit(self, unit: Unit | None, packets: int = 1) -> int | None:
         """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
         assert self._session is not None
-        data = None if unit is None else np.frombuffer(unit, np.uint8)
+        self._reading.end()
+        data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
         try:
             count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
         except self._errors as e:
@@ -416,6 +425,8 @@ class NvdecDecoder(VideoDecoder):
         if not self._has_warned:
             log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
         self._has_warned = True
+        self._reading.end()
+        self._reading = Turn(None)  # decoding takes so long that reading is nothing beside it
         upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
         try:
             for frame in self._in_software(self._next_packets()):
@@ -441,6 +452,7 @@ def open_nvdec(
     ring: int,
     memory: SurfaceMemory | None = None,
     scale: ScaleTo | None = None,
+    reading: Turnstile | None = None,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -452,6 +464,7 @@ def open_nvdec(
         ring: How many surfaces of it may be on loan at a time.
         memory: What it may take of the device's memory; default: any.
         scale: What NVDEC is to scale pictures to; None: nothing is scaled.
+        reading: What reads files in turns with others; None: there is no need to.
 
     Raises:
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too
@@ -460,7 +473,15 @@ def open_nvdec(
     """
     capabilities = gpu_capabilities(stream.ordinal)
     return NvdecDecoder(
-        spec, decode, stats, stream=stream, ring=ring, capabilities=capabilities, memory=memory, scale=scale
+        spec,
+        decode,
+        stats,
+        stream=stream,
+        ring=ring,
+        capabilities=capabilities,
+        memory=memory,
+        scale=scale,
+        reading=reading,
     )
 
 
