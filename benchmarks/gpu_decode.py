@@ -12,7 +12,6 @@ written after each.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -136,7 +135,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    sys.setswitchinterval(2e-4)  # as the pipeline does
     stream = Stream()
     frames_of = decoder_frames if args.whole else session_frames
     source = "file" if args.whole else "packets in memory"

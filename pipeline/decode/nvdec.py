@@ -23,7 +23,7 @@ from pipeline.decode._upload import PictureUpload
 from pipeline.decode._video import VideoDecoder
 from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
 from pipeline.decode.memory import SurfaceMemory, decoder_size, picture_size
-from pipeline.decode.turnstile import Turn, Turnstile
+from pipeline.decode.turnstile import DecodeTurns, Turn
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec
@@ -41,6 +41,7 @@ ScaleTo = Callable[[Picture, str], "tuple[int, int] | None"]
 # As many packets are looked through for the first picture behind a key frame; intra refresh takes that long.
 _MOST_HELD = 64
 _WITH_START_CODES = ("h264", "hevc")
+_NO_TURNS = DecodeTurns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class NvdecDecoder(VideoDecoder):
         capabilities: Capabilities,
         memory: SurfaceMemory | None = None,
         scale: ScaleTo | None = None,
-        reading: Turnstile | None = None,
+        turns: DecodeTurns = _NO_TURNS,
     ) -> None:
         """Opens the video.
 
@@ -90,7 +91,7 @@ class NvdecDecoder(VideoDecoder):
             capabilities: What the GPU decodes.
             memory: What it may take of the device's memory; default: any.
             scale: What NVDEC is to scale pictures to: surfaces are smaller then, `Picture.width` and `height` stay.
-            reading: What reads files in turns with others; None: there is no need to.
+            turns: What is done in turns with the decoders of other files.
 
         Raises:
             SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
@@ -100,7 +101,8 @@ class NvdecDecoder(VideoDecoder):
         """
         self._device_stream = stream
         self._scale = scale
-        self._reading = Turn(None if spec.is_url else reading)
+        turns = _NO_TURNS if spec.is_url else turns
+        self._reading, self._decoding = Turn(turns.reading), Turn(turns.decoding)
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
         self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
@@ -341,7 +343,11 @@ class NvdecDecoder(VideoDecoder):
         self._reading.end()
         data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
         try:
-            count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
+            self._decoding.begin()
+            try:
+                count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
+            finally:
+                self._decoding.end()
         except self._errors as e:
             self._session = None
             self._guard.check(e)
@@ -452,7 +458,7 @@ def open_nvdec(
     ring: int,
     memory: SurfaceMemory | None = None,
     scale: ScaleTo | None = None,
-    reading: Turnstile | None = None,
+    turns: DecodeTurns = _NO_TURNS,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -464,7 +470,7 @@ def open_nvdec(
         ring: How many surfaces of it may be on loan at a time.
         memory: What it may take of the device's memory; default: any.
         scale: What NVDEC is to scale pictures to; None: nothing is scaled.
-        reading: What reads files in turns with others; None: there is no need to.
+        turns: What is done in turns with the decoders of other files.
 
     Raises:
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too
@@ -481,7 +487,7 @@ def open_nvdec(
         capabilities=capabilities,
         memory=memory,
         scale=scale,
-        reading=reading,
+        turns=turns,
     )
 
 

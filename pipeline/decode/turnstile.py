@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass
 
 # Longer than any turn takes that is not stuck (a file may lie on a server, or be a pipe).
 _PATIENCE_S = 0.05
@@ -47,6 +48,14 @@ class Turnstile:
                 self._waiting.popleft().release()
             else:
                 self._free += 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTurns:
+    """What the decoders of files take turns by: reading packets and, apart from that, decoding. None: everybody at once."""
+
+    reading: Turnstile | None = None
+    decoding: Turnstile | None = None
 
 
 class Turn:

@@ -12,7 +12,7 @@ from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
 from pipeline.decode.nvdec import open_nvdec
-from pipeline.decode.turnstile import Turn, Turnstile
+from pipeline.decode.turnstile import DecodeTurns, Turn, Turnstile
 from pipeline.sources import VideoSpec
 
 LONG_S = 60.0
@@ -86,16 +86,27 @@ def clip(tmp_path: Path) -> Path:
     return make_clip(tmp_path / "a.mp4", frames=50, gop=10)
 
 
-def decoder_of(clip: Path, turnstile: Turnstile, **settings: Any) -> Any:
+def decoder_of(clip: Path, turns: DecodeTurns, **settings: Any) -> Any:
     spec = VideoSpec("cam", str(clip), str(clip), False, Source(path=str(clip), **settings))
-    return open_nvdec(spec, Decode(threads=1), stream=FakeStream(), ring=4, reading=turnstile)
+    return open_nvdec(spec, Decode(threads=1), stream=FakeStream(), ring=4, turns=turns)
+
+
+def all_free(turns: DecodeTurns) -> bool:
+    """Whether nobody has a turn."""
+    for turnstile in (turns.reading, turns.decoding):
+        assert turnstile is not None
+        if not turnstile.enter():
+            return False
+        turnstile.leave()
+    return True
 
 
 def test_decoders_read_in_turns_to_their_end(clip: Path, nvc: FakeNvCodec) -> None:
-    turnstile, numbers = Turnstile(1, LONG_S), [[] for _ in range(6)]
+    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(2, LONG_S))
+    numbers: list[list[int]] = [[] for _ in range(6)]
 
     def read(found: list[int]) -> None:
-        for frame in decoder_of(clip, turnstile):
+        for frame in decoder_of(clip, turns):
             found.append(frame.index)
             frame.picture.surface.release()
 
@@ -105,26 +116,36 @@ def test_decoders_read_in_turns_to_their_end(clip: Path, nvc: FakeNvCodec) -> No
     for thread in threads:
         thread.join(30)
     assert numbers == [list(range(50))] * 6
-    assert turnstile.enter()
+    assert all_free(turns)
 
 
 def test_frames_are_handed_out_and_decoders_closed_without_a_turn(clip: Path, nvc: FakeNvCodec) -> None:
-    turnstile = Turnstile(1, 0.0)
-    decoder = decoder_of(clip, turnstile, loop=True)
+    turns = DecodeTurns(Turnstile(1, 0.0), Turnstile(1, 0.0))
+    decoder = decoder_of(clip, turns, loop=True)
     for count, frame in enumerate(decoder):
-        assert turnstile.enter(), "who has a frame may do with it what it likes, for as long as it likes"
-        turnstile.leave()
+        assert all_free(turns), "who has a frame may do with it what it likes, for as long as it likes"
         frame.picture.surface.release()
         if count == 120:
             break
     decoder.close()
-    assert turnstile.enter()
+    assert all_free(turns)
 
 
 def test_what_the_cpu_decodes_takes_no_turns(tmp_path: Path, nvc: FakeNvCodec) -> None:
-    turnstile = Turnstile(1, 0.0)
+    turns = DecodeTurns(Turnstile(1, 0.0), Turnstile(1, 0.0))
     path = make_clip(tmp_path / "b.mp4", frames=20, pix_fmt="yuv422p")
-    for frame in decoder_of(path, turnstile):
-        assert turnstile.enter()
-        turnstile.leave()
+    for frame in decoder_of(path, turns):
+        assert all_free(turns)
         frame.picture.surface.release()
+
+
+def test_a_decoder_that_breaks_gives_its_turn_back(clip: Path, nvc: FakeNvCodec) -> None:
+    turns = DecodeTurns(Turnstile(1, 0.0), Turnstile(1, 0.0))
+    nvc.fail_at = {15}
+    numbers = []
+    for frame in decoder_of(clip, turns):
+        assert all_free(turns)
+        numbers.append(frame.index)
+        frame.picture.surface.release()
+    assert all_free(turns)
+    assert 20 < len(numbers) < 50
