@@ -12,7 +12,6 @@ written after each.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_report
+import numpy as np
 
 from pipeline.bench.meter import Meter, Timing
 from pipeline.bench.parts import Workers
@@ -55,7 +55,7 @@ class Clip:
             self.bit_rate = container.bit_rate
             self.layout = surface_layout(*self.size, context.pix_fmt)
             nvdec = ForNvdec(stream)
-            self.packets = [unit for p in container.demux(stream) if p.size for unit in nvdec.convert(p)]
+            self.packets = [bytes(unit) for p in container.demux(stream) if p.size for unit in nvdec.convert(p)]
 
 
 def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
@@ -65,7 +65,7 @@ def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
     from pipeline.decode.capabilities import load_nvcodec
 
     session = NvdecSession(load_nvcodec(), stream, clip.codec, clip.layout, SurfaceRing(ring))
-    where = [(packet.buffer_ptr, packet.buffer_size) for packet in clip.packets]
+    where = [(np.frombuffer(packet, np.uint8).ctypes.data, len(packet)) for packet in clip.packets]
     while True:
         for address, size in where:
             for _ in range(session.decode(address, size)):
@@ -135,7 +135,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    sys.setswitchinterval(2e-4)  # as the pipeline does
     stream = Stream()
     frames_of = decoder_frames if args.whole else session_frames
     source = "file" if args.whole else "packets in memory"

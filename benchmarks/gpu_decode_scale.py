@@ -162,7 +162,6 @@ def main() -> None:
     import cupy
     import gpu_decode
 
-    sys.setswitchinterval(2e-4)  # as the pipeline does
     stream = gpu_decode.Stream()
     for path in args.videos:
         for interpolation in ("area", "bilinear"):

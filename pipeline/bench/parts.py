@@ -12,10 +12,8 @@ from pipeline.bench.fence import Fence
 from pipeline.bench.meter import BenchError, Measurement, Meter
 from pipeline.errors import VramlineError
 from pipeline.frames import Frame, InputBatch, Predictions
-from pipeline.runtime.engines import DECODING_VIDEOS_ON_GPU
 from pipeline.runtime.lane import Stages
-from pipeline.runtime.session import in_turns, let_go
-from pipeline.runtime.turnstile import Turnstile
+from pipeline.runtime.session import let_go
 from pipeline.sources.freshness import RateGate
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats
@@ -69,13 +67,12 @@ class Workers:
 def decode_alone(stages: Stages, specs: Sequence[VideoSpec], meter: Meter) -> Measurement:
     """All videos at once, each in a thread of its own; every frame is given back as soon as it is there."""
     counts = [0] * len(specs)
-    turns = Turnstile(DECODING_VIDEOS_ON_GPU) if stages.on_device else None
 
     def decode(number: int, spec: VideoSpec) -> Callable[[Workers], None]:
         def work(workers: Workers) -> None:
             gate = RateGate(spec.settings.every, spec.settings.max_fps)
             with contextlib.closing(stages.open_decoder(spec, DecodeStats())) as decoder:
-                for group in in_turns(decoder.groups(), turns):
+                for group in decoder.groups():
                     let_go(group)
                     counts[number] += len(group) if gate.is_open else sum(gate.keeps(f.pts_s) for f in group)
                     if workers.is_stopping:

@@ -767,7 +767,7 @@ class Runtime(Section):
         None,
         title="Open sources",
         description="How many videos are decoded at the same time; the others wait their turn. Default: 4 on the CPU, "
-        "10 on a GPU, which keeps its decoders busy.",
+        "16 on a GPU, which keeps its decoders busy.",
     )
     vram_budget_mb: Annotated[Int, Field(ge=1, le=16_777_216)] | None = Field(
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import av
 import av.error
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
+# A piece of the stream, in memory that can be read.
+Unit: TypeAlias = "Packet[VideoStream] | bytes | bytearray"
+
 _START_CODE = b"\0\0\0\1"
+_LEAST_UNIT_BYTES = len(_START_CODE) + 1
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+# The units of a picture that others may not refer across, and headers: (shift, mask, types) of a unit's first byte.
+_SPECIAL_UNITS = {
+    "h264": (0, 0x1F, frozenset((5, 7, 8, 15))),
+    "hevc": (1, 0x3F, frozenset((*range(16, 24), 32, 33, 34))),
+}
 # Their headers may stand in the container alone.
 _WITH_HEADERS_APART = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")
 
@@ -34,14 +43,15 @@ class ForNvdec:
             self._filter = BitStreamFilterContext(_FILTERS[self._codec], stream)
         elif self._codec == "mpeg4":
             self._filter = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+        self._length_bytes = self._read_length_bytes()
         self._is_start = True
 
     def headers(self, packet: Packet[VideoStream]) -> Headers:
         """The headers that are in force from this key frame on."""
         if packet.has_sidedata("new_extradata"):
             self._extradata = bytes(packet.get_sidedata("new_extradata"))
-        length_bytes = nal_length_bytes(self._codec, self._extradata) if self._is_prefixed else 0
-        found = read_headers(self._codec, packet, length_bytes)
+            self._length_bytes = self._read_length_bytes()
+        found = read_headers(self._codec, packet, self._length_bytes)
         return Headers(found.identity + self._extradata, found.is_closed)
 
     def restart(self) -> None:
@@ -58,19 +68,44 @@ class ForNvdec:
             return not is_superframe and data[0] & 0xFA == 0x80  # profile 0 or 2, neither shown nor repeated
         return False
 
-    def convert(self, packet: Packet[VideoStream], *, keep: bool = False) -> Sequence[Packet[VideoStream]]:
-        """The packet as it goes to the decoder; none if nothing of it is left. Empties `packet` unless `keep`."""
+    def convert(self, packet: Packet[VideoStream], *, keep: bool = False) -> Sequence[Unit]:
+        """The packet as it goes to the decoder; none if nothing of it is left. May empty `packet` unless `keep`."""
         is_start, self._is_start = self._is_start, False
         if self._filter is None:
-            units: Sequence[Packet[VideoStream]] = (packet,)
+            units: Sequence[Unit] = (packet,)
+        elif self._is_prefixed and not is_start and (unit := self._with_start_codes(packet)) is not None:
+            return (unit,)
         else:
             try:
                 units = self._filter.filter(_copy(packet) if keep else packet)
             except av.error.FFmpegError:
                 return ()
         if is_start and units and self._codec in _WITH_HEADERS_APART:
-            return (_new_packet(self._headers_apart() + bytes(units[0])), *units[1:])
+            return (self._headers_apart() + bytes(units[0]), *units[1:])
         return units
+
+    def _with_start_codes(self, packet: Packet[VideoStream]) -> bytearray | None:
+        """A packet of ordinary pictures, to which the filter would do nothing else; None if it is not clear that it is one.
+
+        The filter releases the interpreter's lock three times for a packet, which with many threads costs more than all else.
+        """
+        if self._length_bytes != len(_START_CODE) or packet.is_keyframe or packet.has_sidedata("new_extradata"):
+            return None
+        shift, mask, special = _SPECIAL_UNITS[self._codec]
+        data = bytearray(packet)
+        at, end = 0, len(data)
+        while at + _LEAST_UNIT_BYTES <= end:
+            start = at + len(_START_CODE)
+            size = int.from_bytes(data[at:start], "big")
+            if not size or data[start] >> shift & mask in special:
+                return None
+            data[at:start] = _START_CODE
+            at = start + size
+        return data if at == end else None
+
+    def _read_length_bytes(self) -> int:
+        """Of the numbers in front of each unit, which say how long it is; 0 if there are start codes."""
+        return nal_length_bytes(self._codec, self._extradata) if self._is_prefixed else 0
 
     def _headers_apart(self) -> bytes:
         if not self._is_prefixed:

@@ -11,6 +11,8 @@ from typing import Any
 
 from pipeline.stages import DeviceStream
 
+_URGENT = -1  # before the default's 0
+
 
 class DecodeStream:
     """A `pipeline.stages.DeviceStream` for all decoders of a run.
@@ -18,6 +20,7 @@ class DecodeStream:
     What reads pictures is enqueued on the shared stream between `before_reading` and `after_reading`. The first makes the
     device wait, never the host; and pictures are given back only when what reads them is known to be done, so that nothing
     that decoders enqueue ever has to wait for the shared stream.
+    What is on this stream goes before a model's kernels, which a thread would wait for otherwise.
     """
 
     def __init__(self, shared: DeviceStream) -> None:
@@ -26,7 +29,7 @@ class DecodeStream:
         self._cupy, self._shared = cupy, shared
         self.ordinal = shared.ordinal
         with cupy.cuda.Device(shared.ordinal):
-            self.cupy: Any = cupy.cuda.Stream(non_blocking=True)
+            self.cupy: Any = cupy.cuda.Stream(non_blocking=True, priority=_URGENT)
         self.handle: int = self.cupy.ptr
 
     def before_reading(self) -> None:

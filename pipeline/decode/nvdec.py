@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pipeline.config.models import Decode
 from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._open import failure
-from pipeline.decode._packets import ForNvdec, picture_in
+from pipeline.decode._packets import ForNvdec, Unit, picture_in
 from pipeline.decode._reasons import Reason
 from pipeline.decode._session import PACKETS_AT_ONCE, NvdecSession, surface_layout
 from pipeline.decode._surface_ring import SurfaceRing
@@ -23,6 +23,7 @@ from pipeline.decode._upload import PictureUpload
 from pipeline.decode._video import VideoDecoder
 from pipeline.decode.capabilities import Capabilities, VideoFormat, decode_errors, gpu_capabilities, load_nvcodec
 from pipeline.decode.memory import SurfaceMemory, decoder_size, picture_size
+from pipeline.decode.turnstile import DecodeTurns, Turn
 from pipeline.errors import SourceErrorCode
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.sources.resolve import VideoSpec
@@ -40,6 +41,7 @@ ScaleTo = Callable[[Picture, str], "tuple[int, int] | None"]
 # As many packets are looked through for the first picture behind a key frame; intra refresh takes that long.
 _MOST_HELD = 64
 _WITH_START_CODES = ("h264", "hevc")
+_NO_TURNS = DecodeTurns()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class NvdecDecoder(VideoDecoder):
         capabilities: Capabilities,
         memory: SurfaceMemory | None = None,
         scale: ScaleTo | None = None,
+        turns: DecodeTurns = _NO_TURNS,
     ) -> None:
         """Opens the video.
 
@@ -88,6 +91,7 @@ class NvdecDecoder(VideoDecoder):
             capabilities: What the GPU decodes.
             memory: What it may take of the device's memory; default: any.
             scale: What NVDEC is to scale pictures to: surfaces are smaller then, `Picture.width` and `height` stay.
+            turns: What is done in turns with the decoders of other files.
 
         Raises:
             SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
@@ -97,6 +101,8 @@ class NvdecDecoder(VideoDecoder):
         """
         self._device_stream = stream
         self._scale = scale
+        turns = _NO_TURNS if spec.is_url else turns
+        self._reading, self._decoding = Turn(turns.reading), Turn(turns.decoding)
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
         self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
@@ -110,7 +116,7 @@ class NvdecDecoder(VideoDecoder):
         self._failure = ""
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
-        self._units: list[Packet[VideoStream]] = []  # converted, to go in together
+        self._units: list[Unit] = []  # converted, to go in together
         self._is_rewound = False
         self._has_warned = False
         if stats is not None:
@@ -125,6 +131,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _release(self) -> None:
         super()._release()
+        self._reading.end()
         self._session = None
         self._units.clear()
 
@@ -142,8 +149,10 @@ class NvdecDecoder(VideoDecoder):
 
     def _next_packets(self) -> Iterator[Packet[VideoStream]]:
         while True:
+            self._reading.begin()
             packet = self._ahead.popleft() if self._ahead else next(self._unread, None)
             if packet is None:
+                self._reading.end()
                 return
             yield packet
 
@@ -200,6 +209,7 @@ class NvdecDecoder(VideoDecoder):
         Returns:
             Whether nothing is shown across the key frame, and why it needs the CPU, if it does.
         """
+        self._reading.end()  # another decoder may take its time
         headers = nvdec.headers(packet)
         if self._is_rewound and not headers.is_closed:
             self._session = None  # what is shown before it would be built on the end
@@ -243,11 +253,10 @@ class NvdecDecoder(VideoDecoder):
         """The frames that come out when what is converted goes in."""
         units, self._units = self._units, []
         if together and len(units) > 1:
-            data = np.frombuffer(b"".join(units), np.uint8)
-            yield from self._fetch(self._submit(data.ctypes.data, len(data), packets=len(units)))
+            yield from self._fetch(self._submit(b"".join(units), packets=len(units)))
             return
         for unit in units:
-            count = self._submit(unit.buffer_ptr, unit.buffer_size)
+            count = self._submit(unit)
             if count is None:
                 return
             yield from self._fetch(count)
@@ -328,11 +337,17 @@ class NvdecDecoder(VideoDecoder):
         log.info("%s: is decoded in its own size: NVDEC does not scale it: %s", self._spec.shown, why)
         self._scale = None
 
-    def _submit(self, address: int, size: int, packets: int = 1) -> int | None:
-        """How many frames come out; None if the decoder failed and is gone."""
+    def _submit(self, unit: Unit | None, packets: int = 1) -> int | None:
+        """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
         assert self._session is not None
+        self._reading.end()
+        data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
         try:
-            count = self._session.decode(address, size)
+            self._decoding.begin()
+            try:
+                count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
+            finally:
+                self._decoding.end()
         except self._errors as e:
             self._session = None
             self._guard.check(e)
@@ -352,7 +367,7 @@ class NvdecDecoder(VideoDecoder):
         """The frames that are still inside the decoder, which can go on with a closed key frame."""
         if self._session is None:
             return
-        count = self._submit(0, 0) or 0
+        count = self._submit(None) or 0
         self._order.drained(count)
         yield from self._fetch(count)
 
@@ -416,6 +431,8 @@ class NvdecDecoder(VideoDecoder):
         if not self._has_warned:
             log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
         self._has_warned = True
+        self._reading.end()
+        self._reading = Turn(None)  # decoding takes so long that reading is nothing beside it
         upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
         try:
             for frame in self._in_software(self._next_packets()):
@@ -441,6 +458,7 @@ def open_nvdec(
     ring: int,
     memory: SurfaceMemory | None = None,
     scale: ScaleTo | None = None,
+    turns: DecodeTurns = _NO_TURNS,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -452,6 +470,7 @@ def open_nvdec(
         ring: How many surfaces of it may be on loan at a time.
         memory: What it may take of the device's memory; default: any.
         scale: What NVDEC is to scale pictures to; None: nothing is scaled.
+        turns: What is done in turns with the decoders of other files.
 
     Raises:
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too
@@ -460,7 +479,15 @@ def open_nvdec(
     """
     capabilities = gpu_capabilities(stream.ordinal)
     return NvdecDecoder(
-        spec, decode, stats, stream=stream, ring=ring, capabilities=capabilities, memory=memory, scale=scale
+        spec,
+        decode,
+        stats,
+        stream=stream,
+        ring=ring,
+        capabilities=capabilities,
+        memory=memory,
+        scale=scale,
+        turns=turns,
     )
 
 

@@ -65,7 +65,7 @@ class CvCudaPreprocessor:
         *,
         stream: DeviceStream,
         max_rows: int,
-        kept: int = 2,
+        kept: int = 3,
     ) -> None:
         """Arguments as those of `FusedPreprocessor`.
 

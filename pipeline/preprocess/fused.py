@@ -16,8 +16,9 @@ class FusedPreprocessor:
     """Frames in device memory -> the model's input in device memory; the arithmetic is the reference's.
 
     Nothing here makes the host wait for the device. The input tensors take turns (`kept` of them): a tensor is written to
-    again `kept` batches later. Since all that reads it has been enqueued on the same stream by then, reading it before is
-    safe by order, and whoever wants to keep one copies it on the stream. Plans and surfaces are safe for the same reason:
+    again `kept` batches later. All that reads it must have been enqueued on the same stream by then: reading it before is
+    safe by order, and whoever wants to keep one copies it on the stream. Three are enough for a thread that enqueues the
+    model while this one goes on, with one batch between them. Plans and surfaces are safe for the same reason:
     they may be let go of as soon as the call returns. Calls come from one thread.
     """
 
@@ -28,7 +29,7 @@ class FusedPreprocessor:
         *,
         stream: DeviceStream,
         max_rows: int,
-        kept: int = 2,
+        kept: int = 3,
     ) -> None:
         """Args:
             preprocess: With `size`, `layout` and `dtype` set.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,13 +28,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OPEN_SOURCES = 4
-# A few more than a large GPU has decoders (7), so that none is idle while a thread waits for the interpreter; with many more
-# they wait for nothing else.
-DECODING_VIDEOS_ON_GPU = 10
+# Twice as many as a large GPU has decoders (7), and some more: each of these is to have work while threads do something else.
+_OPEN_SOURCES_ON_GPU = 16
+# FFmpeg gives up the interpreter's lock three times for each packet that it reads. If many threads read at the same moment
+# they wait for it each time; in turns a thread has it back at once.
+_READING_VIDEOS = 1
+# NVDEC's library has each thread that waits for a picture look for it again and again, a percent or two of a core. So many
+# keep 7 decoders busy.
+_DECODING_VIDEOS = 12
 # What comes out of a decoder at a time has room while as much waits.
 _LEAST_SLOT_FRAMES_ON_GPU = 2 * PACKETS_AT_ONCE
-# At thousands of frames/s the decoding threads must get the interpreter back sooner than after the usual 5 ms.
-_SWITCH_INTERVAL_S = 2e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Job:
 
 def open_sources(config: Config, device: str, videos: int) -> int:
     """How many of the videos are decoded at the same time."""
-    usual = DECODING_VIDEOS_ON_GPU if device == "cuda" else _OPEN_SOURCES
+    usual = _OPEN_SOURCES_ON_GPU if device == "cuda" else _OPEN_SOURCES
     return max(1, min(config.runtime.open_sources or usual, videos))
 
 
@@ -126,6 +128,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.decode.download import Download
     from pipeline.decode.memory import SurfaceMemory
     from pipeline.decode.nvdec import open_nvdec
+    from pipeline.decode.turnstile import DecodeTurns, Turnstile
     from pipeline.inference.shared_stream import limit_cupy, open_shared_stream
     from pipeline.inference.signature import resolve_input
     from pipeline.inference.tensorflow import load_model
@@ -135,7 +138,6 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.runtime.second import second_models
     from pipeline.tracking import build_tracker, for_tracking
 
-    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL_S))
     stages, runtime = job.config.pipeline, job.config.runtime
     planner = _planner(job)
     first = planner.checked()
@@ -161,11 +163,21 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     sides, cascade = second_models(job, model, resolved, stream=stream)
     decoders = Allowance(memory.shares.decoders_bytes)
     surfaces = SurfaceMemory(decoders, memory.shares.source_bytes)
+    turns = DecodeTurns(Turnstile(_READING_VIDEOS), Turnstile(_DECODING_VIDEOS))
     decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" and cascade is None else None
 
     def open_decoder(spec: VideoSpec, stats: DecodeStats) -> Decoder:
         scale = None if outputs.needs_pixels else decode_scale
-        return open_nvdec(spec, stages.decode, stats, stream=decode_stream, ring=ring, memory=surfaces, scale=scale)
+        return open_nvdec(
+            spec,
+            stages.decode,
+            stats,
+            stream=decode_stream,
+            ring=ring,
+            memory=surfaces,
+            scale=scale,
+            turns=turns,
+        )
 
     return Stages(
         open_decoder=_checked(open_decoder),

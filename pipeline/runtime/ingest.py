@@ -23,7 +23,6 @@ from pipeline.queues import Closed
 from pipeline.runtime.flow import SourceEnd
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.session import OpenDecoder, Session, SessionEnd, Track, let_go
-from pipeline.runtime.turnstile import Turnstile
 from pipeline.sources.backoff import Backoff
 from pipeline.sources.freshness import RateGate, max_staleness_s, replaces
 from pipeline.sources.resolve import VideoSpec
@@ -49,13 +48,11 @@ class Limits:
         open_videos: Videos that are decoded; the others wait their turn.
         max_connects: Live streams that are connecting.
         slot_frames: Frames of a source that may wait for the model, where none gives way to a newer one.
-        decoding_videos: Of the videos on a disk, how many decode at the same moment; None: all.
     """
 
     open_videos: int = 4
     max_connects: int = 8
     slot_frames: int = 16
-    decoding_videos: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +105,6 @@ class Ingest:
     ) -> None:
         self._open_decoder = open_decoder
         self._limits = limits
-        self._turns = Turnstile(limits.decoding_videos) if limits.decoding_videos else None
         self._intake = intake
         self._status = status
         self._times = status.stages["decode"]
@@ -337,7 +333,6 @@ class Ingest:
             on_open=lambda session, info: self._inbox.put(lambda: self._opened(stream, session, info)),
             on_end=lambda session, end: self._inbox.put(lambda: self._reported(stream, session, end)),
             count_frames=self._count,
-            turns=self._turns,
         )
         stream.session.start()
 

@@ -1,10 +1,11 @@
 """The lane: the threads that take frames through preprocess, model and postprocess into the sinks.
 
 On the `cpu` engine each step is a thread, so that one batch is preprocessed while TensorFlow works on the one before and
-the sinks write the one before that. On the `cuda` engine the steps only enqueue work on the device's stream, in which
-order is everything: they share a thread, and the results thread is the one that waits for the device. With a cascade there
-are two of these: one waits for the detections and enqueues what looks at their crops, the other waits for that. Either way
-order is kept: a step is never in two threads.
+the sinks write the one before that. On the `cuda` engine the steps only enqueue work on the device's stream, and the results
+thread is the one that waits for the device. There preprocessing has a thread of its own too, since enqueueing a model takes
+the host long; of live streams, whose frames are to be taken as late as can be, it shares the model's. With a cascade one
+thread waits for the detections and enqueues what looks at their crops, and another waits for that. Either way order is kept:
+a step is never in two threads.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 
 STAGES = ("decode", "preprocess", "infer", "postprocess", "sinks")
 TRACK = "track"  # one more, before the sinks, where a tracker runs
+# Preprocessed, waiting for the model. Of input tensors there are two more: the model's, and the one that is being filled.
+BATCHES_BEFORE_MODEL_ON_GPU = 1
 
 Step = Callable[[Batch], None]
 
@@ -145,21 +148,26 @@ class Lane:
         behind: list[list[Step]] = (
             [[self._settle, self._finish]] if stages.cascade is None else [[self._settle], [self._finish]]
         )
-        groups: list[list[Step]] = (
-            [[prepare, infer, postprocess], *behind]
-            if stages.on_device
-            else [[prepare], [infer], [postprocess, *behind[0]], *behind[1:]]
-        )
-        self._queues: list[BoundedQueue[Batch]] = [BoundedQueue(queue_batches) for _ in groups[1:]]
-        names = ["results"] if stages.on_device else ["model", "results"]
+        queues: dict[str, BoundedQueue[Batch]] = {}
+        if not stages.on_device:
+            groups: list[list[Step]] = [[prepare], [infer], [postprocess, *behind[0]]]
+            queues["model"] = BoundedQueue(queue_batches)
+        elif takes_late:
+            groups = [[prepare, infer, postprocess], behind[0]]
+        else:
+            groups = [[prepare], [infer, postprocess], behind[0]]
+            queues["model"] = BoundedQueue(BATCHES_BEFORE_MODEL_ON_GPU)
+        queues["results"] = BoundedQueue(queue_batches)
         if stages.cascade is not None:
-            names.append("crops")
-        status.queues.update({name: q.stats for name, q in zip(names, self._queues, strict=True)})
+            groups.append(behind[1])
+            queues["crops"] = BoundedQueue(queue_batches)
+        self._queues = list(queues.values())
+        status.queues.update({name: queue.stats for name, queue in queues.items()})
         inputs = [self._collected(), *map(_drain, self._queues)]
         outputs: list[BoundedQueue[Batch] | None] = [*self._queues, None]
         self._threads = [
-            threading.Thread(target=self._work, args=(inputs[i], steps, outputs[i]), name=f"lane-{i}", daemon=True)
-            for i, steps in enumerate(groups)
+            threading.Thread(target=self._work, args=work, name=f"lane-{name}", daemon=True)
+            for name, *work in zip(("frames", *queues), inputs, groups, outputs, strict=True)
         ]
 
     def start(self) -> None:

@@ -22,7 +22,7 @@ from pipeline.observe.status import RunStatus, SourceState
 from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.batching import AdaptivePatience, FixedPatience, Patience
 from pipeline.runtime.build import Progress, build_stages, find_videos, new_status, resolve_sources
-from pipeline.runtime.engines import DECODING_VIDEOS_ON_GPU, open_sources, slot_frames
+from pipeline.runtime.engines import open_sources, slot_frames
 from pipeline.runtime.ingest import Ingest, Limits
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.lane import Lane, Stages
@@ -381,7 +381,6 @@ class Pipeline:
                 videos,
                 runtime.max_connects,
                 slot_frames(self.config, self.status.device, batch_size, videos),
-                DECODING_VIDEOS_ON_GPU if stages.on_device else None,
             ),
             intake=intake,
             status=self.status,

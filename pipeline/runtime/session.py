@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import SourceError
@@ -16,7 +16,6 @@ from pipeline.frames import Frame
 from pipeline.observe.status import SourceStatus
 from pipeline.queues import Closed
 from pipeline.runtime.intake import Slot
-from pipeline.runtime.turnstile import Turnstile
 from pipeline.sources.freshness import RateGate
 from pipeline.sources.resolve import VideoSpec
 from pipeline.sources.timeline import Timeline
@@ -71,7 +70,6 @@ class Session:
         on_open: Called from the session's thread once there is a picture.
         on_end: Called from it as the last thing.
         count_frames: Called with the seconds that frames took to be read and decoded, and how many they are.
-        turns: What videos on a disk take turns by; None: they need not.
     """
 
     def __init__(
@@ -82,7 +80,6 @@ class Session:
         on_open: Callable[[Session, StreamInfo], None],
         on_end: Callable[[Session, SessionEnd], None],
         count_frames: CountFrames,
-        turns: Turnstile | None = None,
     ) -> None:
         self.track = track
         self.started_s = time.monotonic()
@@ -90,7 +87,6 @@ class Session:
         self._on_open = on_open
         self._on_end = on_end
         self._count_frames = count_frames
-        self._turns = turns
         self._lock = threading.Lock()
         self._decoder: Decoder | None = None
         self._is_cancelled = False
@@ -172,7 +168,7 @@ class Session:
         status, earlier = track.status, track.status.earlier
         limit = track.spec.settings.max_frames
         resumed_s = time.perf_counter()
-        for group in in_turns(decoder.groups(), None if track.spec.is_url else self._turns):
+        for group in decoder.groups():
             if self._is_cancelled:  # it may be another session's turn by now
                 let_go(group)
                 break
@@ -241,22 +237,6 @@ class Session:
         else:
             stats.packets -= without_picture
         stats.drops.add(DropCause.CLOSED, max(0, stats.decoded - stats.drops[DropCause.CORRUPT] - self._handled))
-
-
-def in_turns(groups: Iterator[Sequence[Frame]], turns: Turnstile | None) -> Iterator[Sequence[Frame]]:
-    """The groups, each of which is decoded only when it is this video's turn.
-
-    With more decoding threads than that keep the decoders busy, each waits longer for the interpreter than for the decoder.
-    """
-    if turns is None:
-        yield from groups
-        return
-    while True:
-        with turns:
-            group = next(groups, None)
-        if group is None:
-            return
-        yield group
 
 
 def let_go(frames: Iterable[Frame]) -> None:

@@ -14,7 +14,7 @@ from pipeline.vram import MIB, MemoryPlan, Part, Shares
 
 # Frames of a video that may be out of its decoder's hands: at least these, for some to wait while others are decoded.
 _LEAST_SURFACES = 12
-_INPUT_TENSORS = 2
+_INPUT_TENSORS = 3
 _PLANS_BYTES = 8 * MIB
 _CVCUDA_BYTES = 512 * MIB
 # TensorFlow at least: its kernels' workspace, the weights as variables and as constants of each compiled shape, and some
@@ -110,10 +110,11 @@ class Needs:
     def ring(self) -> int:
         """Frames of each source that may be out of its decoder's hands: together they fill what waits for the lane, and all behind it.
 
-        That is the batch that it collects, those that wait for their results, the one whose results are waited for, and the
-        one that waits for a place there; with a cascade as many again, which wait for their crops' results.
+        That is the batch that it collects, the one that waits for the model, those that wait for their results, the one whose
+        results are waited for, and those that wait for a place in either queue; with a cascade as many again, which wait for
+        their crops' results.
         """
-        batches = self.queue_batches + 1 + (self.queue_batches + 2) * (2 if self.has_cascade else 1)
+        batches = self.queue_batches + 3 + (self.queue_batches + 2) * (2 if self.has_cascade else 1)
         return _LEAST_SURFACES + batches * self.model.batch_size // self.ring_sources
 
     @property

@@ -14,6 +14,7 @@ from pipeline.sinks._names import encodable
 
 FRAME_SCHEMA = "vramline.frame/1"
 ROW_SCHEMA = "vramline.row/1"
+SCORE_DECIMALS, BOX_DECIMALS = 4, 2
 
 text = lru_cache(maxsize=4096)(encodable)
 
@@ -72,15 +73,17 @@ def detection_columns(
     return (
         labels.of(detections.names, class_ids),
         class_ids,
-        rounded(detections.scores, 4),
-        rounded(detections.boxes, 2),
+        rounded(detections.scores, SCORE_DECIMALS),
+        rounded(detections.boxes, BOX_DECIMALS),
         None if detections.track_ids is None else [t if t >= 0 else None for t in detections.track_ids.tolist()],
     )
 
 
 def class_columns(classes: Classifications, labels: Labels) -> list[list[tuple[str, int, float]]]:
     """(label, class id, score) of every valid class of every frame of a batch, best first."""
-    rows = zip(classes.class_ids.tolist(), rounded(classes.scores, 4), classes.counts.tolist(), strict=True)
+    rows = zip(
+        classes.class_ids.tolist(), rounded(classes.scores, SCORE_DECIMALS), classes.counts.tolist(), strict=True
+    )
     return [
         list(zip(labels.of(classes.names, ids[:count]), ids[:count], scores[:count], strict=True))
         for ids, scores, count in rows

@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from pipeline import rle
 from pipeline.frames import Detections, FloatArray, Predictions
 from pipeline.masks import Segmentations
 from pipeline.poses import Poses
-from pipeline.sinks._records import Labels, class_columns, detection_columns, rounded, text
+from pipeline.sinks._detection_texts import DetectionTexts
+from pipeline.sinks._records import (
+    BOX_DECIMALS,
+    SCORE_DECIMALS,
+    Labels,
+    class_columns,
+    detection_columns,
+    rounded,
+    text,
+)
 
 _SHARE_DECIMALS = 6
 _EMBEDDING_DECIMALS = 6
@@ -23,8 +33,9 @@ class TaskFields:
     """A model's results of N frames (or crops).
 
     Attributes:
-        fields: Name of a field -> its value for each frame.
-        detections: The records of all detections, one after another: the same ones that are in `fields`.
+        fields: Name of a field -> its value for each frame, which is false where there is nothing in it.
+        detections: The records of all detections, one after another: the same ones that are in `fields`. None of them
+            where these are text already.
     """
 
     fields: dict[str, list[Any]]
@@ -41,12 +52,16 @@ class TaskRecords:
     def __init__(self, mask_side: int | None) -> None:
         self._mask_side = mask_side
         self._labels = Labels()
+        self._texts = DetectionTexts()
 
-    def __call__(self, predictions: Predictions) -> TaskFields:
-        """The fields of the tasks that the model has."""
+    def __call__(self, predictions: Predictions, *, as_text: bool = False) -> TaskFields:
+        """The fields of the tasks that the model has; with `as_text`, detections to which nothing is added any more."""
         found: dict[str, list[Any]] = {}
         detections: list[dict[str, Any]] = []
-        if predictions.detections is not None:
+        if predictions.detections is not None and as_text:
+            texts = self._texts(predictions.detections)
+            found["detections"] = [[] if text == b"[]" else orjson.Fragment(text) for text in texts]
+        elif predictions.detections is not None:
             detections = self._detections(predictions.detections)
             offsets = predictions.detections.offsets.tolist()
             found["detections"] = [detections[start:end] for start, end in itertools.pairwise(offsets)]
@@ -80,10 +95,10 @@ def pose_records(poses: Poses) -> list[list[dict[str, Any]]]:
     """For each frame of a batch its persons, best first, each with the keypoints that reach the threshold."""
     names = [text(name) for name in poses.names]
     columns = zip(
-        rounded(poses.scores, 4),
-        rounded(poses.boxes, 2),
+        rounded(poses.scores, SCORE_DECIMALS),
+        rounded(poses.boxes, BOX_DECIMALS),
         rounded(poses.points, 2),
-        rounded(poses.point_scores, 4),
+        rounded(poses.point_scores, SCORE_DECIMALS),
         poses.visible.tolist(),
         strict=True,
     )

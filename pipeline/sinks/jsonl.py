@@ -37,7 +37,7 @@ class JsonRecords:
     def __call__(self, batch: ResultBatch) -> list[bytes]:
         """One line a frame, with its line feed; an empty one for a frame that gets no record."""
         model = text(batch.model)
-        found = self._first(batch.predictions)
+        found = self._first(batch.predictions, as_text=not batch.crops)
         second = self._second(batch, found.detections) if batch.models or batch.crops else None
         lines = []
         for i, frame in enumerate(batch.frames):

@@ -64,7 +64,7 @@ def test_without_a_gpu(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     code, out, err = plan(capsys, folder / "run.yaml")
     assert code == 0
     assert out.startswith("device  cpu (no NVIDIA driver)\n\n3 sources\n")
-    assert "2 inputs of 8x128x96" in out  # the model's own size
+    assert "3 inputs of 8x128x96" in out  # the model's own size
     assert "free" in out
     assert "unknown  there is no GPU to ask" in out
     assert "1 of 3 sources count as h264 640x480" in out
@@ -75,9 +75,9 @@ def test_numbers_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) 
     found = as_json(capsys, folder / "run.yaml")
     assert (found["engine"], found["open_sources"], found["batch_size"]) == ("cpu", 2, 8)
     parts = {part["name"]: part["size_bytes"] for part in found["memory"]["parts"]}
-    # A camera and a video at a time, both counted as 640x480; 12 frames for each, and those of five batches together.
-    assert parts["decoded frames"] == 2 * (12 + 5 * 8 // 2) * 640 * 480 * 3 // 2
-    assert parts["preprocessing"] == 2 * 8 * 128 * 96 * 3 * 4 + 8 * MIB
+    # A camera and a video at a time, both counted as 640x480; 12 frames for each, and those of seven batches together.
+    assert parts["decoded frames"] == 2 * (12 + 7 * 8 // 2) * 640 * 480 * 3 // 2
+    assert parts["preprocessing"] == 3 * 8 * 128 * 96 * 3 * 4 + 8 * MIB
     assert found["memory"]["free_bytes"] is None
     assert [source["source"] for source in found["sources"]][:2] == ["a", "b"]
 

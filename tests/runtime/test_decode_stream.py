@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from test_second_models import Pending, entry, with_cascade
 
 from pipeline.errors import ModelError
 from pipeline.frames import InputBatch
+from pipeline.preprocess.fused import FusedPreprocessor
+from pipeline.runtime.lane import BATCHES_BEFORE_MODEL_ON_GPU
 
 MakePipeline = Callable[..., Any]
 
@@ -84,3 +87,38 @@ def test_what_a_run_that_breaks_was_reading_is_waited_for(make: MakePipeline, ca
         pipeline.run()
     assert not loans.out
     assert streams.calls.count("wait") == streams.calls.count("after")
+
+
+@pytest.mark.parametrize("queue_batches", [1, 4])
+def test_preprocessing_goes_ahead_of_the_model_by_no_more_than_its_inputs(
+    make: MakePipeline, queue_batches: int
+) -> None:
+    """The model works on one, one waits for it, one is being filled: an input is written again when its model is enqueued."""
+    inputs = inspect.signature(FusedPreprocessor.__init__).parameters["kept"].default
+    ahead, most, reached, lock = [0], [0], threading.Event(), threading.Lock()
+    loans = Loans()
+
+    class Counting(FakePreprocessor):
+        def __call__(self, frames: Any, rows: int) -> InputBatch:
+            with lock:
+                ahead[0] += 1
+                most[0] = max(most[0], ahead[0])
+                if ahead[0] == inputs:
+                    reached.set()
+            return super().__call__(frames, rows)
+
+    class Slow(FakeModel):
+        def __call__(self, tensor: Any) -> Any:
+            if len(self.calls) == 2:
+                assert reached.wait(20), "nothing is preprocessed while the model is being enqueued"
+            found = super().__call__(tensor)
+            with lock:
+                ahead[0] -= 1
+            return found
+
+    decoders = {name: SurfaceDecoder(name, 40, loans) for name in "ab"}
+    more = {"preprocess": Counting()}
+    status = make(decoders, on_device=True, model=Slow(4), second=lambda _: more, queue_batches=queue_batches).run()
+    assert status.results == 80
+    assert most[0] == inputs == BATCHES_BEFORE_MODEL_ON_GPU + 2
+    assert status.queues["model"].capacity == BATCHES_BEFORE_MODEL_ON_GPU

@@ -100,7 +100,7 @@ def test_the_budget_is_divided_before_anything_is_taken(config: Config, done: li
     assert memory is not None
     assert memory.shares is not None
     parts = {part.name: part for part in memory.parts}
-    assert parts["preprocessing"].size_bytes == 2 * 16 * 300 * 200 * 3 * 4 + 8 * MIB  # as the model turned out to be
+    assert parts["preprocessing"].size_bytes == 3 * 16 * 300 * 200 * 3 * 4 + 8 * MIB  # as the model turned out to be
     assert memory.shares.tensorflow_bytes == tensorflow
     assert stages.decoders is not None
     assert stages.decoders.limit_bytes == memory.shares.decoders_bytes
@@ -108,7 +108,7 @@ def test_the_budget_is_divided_before_anything_is_taken(config: Config, done: li
     options = done[-1][1]
     assert options["memory"].allowance is stages.decoders
     assert options["memory"].source_bytes == memory.shares.source_bytes
-    assert options["ring"] == 12 + 7 * 16
+    assert options["ring"] == 12 + 9 * 16
     assert options["stream"] is stages.decode_stream
 
 

@@ -21,8 +21,6 @@ from pipeline.runtime.build import new_status
 from pipeline.runtime.flow import SourceEnd
 from pipeline.runtime.ingest import Ingest, Limits
 from pipeline.runtime.intake import Intake
-from pipeline.runtime.session import in_turns
-from pipeline.runtime.turnstile import Turnstile
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats, DropCause, SinkSource
 
@@ -266,40 +264,6 @@ def test_no_more_streams_connect_at_the_same_time_than_may() -> None:
         for name in wall.cameras:
             wall.wait_for(name, SourceState.RUNNING)
     assert most[0] == 3
-
-
-def test_videos_on_a_disk_decode_in_turns() -> None:
-    """Eight videos, of which two decode at the same moment; all are read to their end and none overtakes."""
-    decoding, most, lock = [0], [0], threading.Lock()
-    order: list[int] = []
-
-    def groups(number: int) -> Iterator[Sequence[Frame]]:
-        for index in range(40):
-            with lock:
-                decoding[0] += 1
-                most[0] = max(most[0], decoding[0])
-            time.sleep(0.0005)
-            with lock:
-                decoding[0] -= 1
-                order.append(number)
-            yield [fakes.frame(str(number), index)]
-
-    turns, frames = Turnstile(2), [0] * 8
-
-    def read(number: int) -> None:
-        for group in in_turns(groups(number), turns):
-            frames[number] += len(group)
-
-    threads = [threading.Thread(target=read, args=(i,), daemon=True) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
-    assert frames == [40] * 8
-    assert most[0] == 2
-    last = order[40:280]
-    assert all(last.count(number) > 10 for number in range(8)), "no video waits for another's end"
 
 
 def test_streams_are_paused_and_resumed() -> None:

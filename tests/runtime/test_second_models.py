@@ -232,7 +232,7 @@ def test_any_depth(make: MakePipeline) -> None:
         assert crops["eye"].predictions.detections.class_ids.tolist() == [result.frame.index]
         assert crops["mood"].at(0).classes[0][1] == result.frame.index
     assert not loans.out
-    assert set(waits) == {"lane-1"}, "the results thread waits for nothing of these"
+    assert set(waits) == {"lane-results"}, "the results thread waits for nothing of these"
 
 
 def test_classes_sizes_and_boxes_that_are_none(make: MakePipeline) -> None:

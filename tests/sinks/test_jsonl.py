@@ -23,6 +23,7 @@ from pipeline.errors import SinkError
 from pipeline.frames import Classifications, Colour, Detections, Frame, Picture, Predictions, ResultBatch
 from pipeline.sinks import build_sink
 from pipeline.sinks._records import utc
+from pipeline.sinks._task_records import TaskRecords
 from pipeline.sinks.jsonl import JsonRecords
 from pipeline.stages import SinkSource
 
@@ -249,3 +250,20 @@ def test_times_are_utc_to_the_microsecond(time_s: float) -> None:
     parsed = datetime.strptime(utc(time_s), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
     epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
     assert abs((parsed - epoch) / timedelta(seconds=1) - time_s) <= 1e-6
+
+
+@settings(max_examples=80, deadline=None)
+@given(batches())
+def test_detections_are_written_as_text_as_orjson_writes_their_dictionaries(batch: ResultBatch) -> None:
+    dictionaries = TaskRecords(None)(batch.predictions).fields["detections"]
+    text = TaskRecords(None)(batch.predictions, as_text=True).fields["detections"]
+    assert orjson.dumps(text) == orjson.dumps(dictionaries)
+    assert [bool(frame) for frame in text] == [bool(frame) for frame in dictionaries]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -0.0])
+def test_numbers_that_json_has_not(make_batch: MakeBatch, number: float) -> None:
+    predictions = make_batch(boxes=[[[number, 1, 2, number]]]).predictions
+    fields = [TaskRecords(None)(predictions, as_text=as_text).fields for as_text in (False, True)]
+    assert orjson.dumps(fields[0]) == orjson.dumps(fields[1])
+    assert orjson.loads(orjson.dumps(fields[1]))["detections"][0][0]["box"][0] in (None, 0.0)

@@ -1,0 +1,72 @@
+"""Packets as NVDEC takes them, against FFmpeg's own filters."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from av.bitstream import BitStreamFilterContext
+from media_maker import make_clip
+
+from pipeline.decode._packets import ForNvdec
+
+FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+
+
+def units_of(stream: bytes) -> list[bytes]:
+    """What stands between start codes, which never occur inside a unit."""
+    return [unit for unit in re.split(b"\0\0\0?\1", stream) if unit]
+
+
+def packets_of(path: Path) -> tuple[Any, list[Any]]:
+    container = av.open(str(path))
+    stream = container.streams.video[0]
+    return stream, [packet for packet in container.demux(stream) if packet.size]
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("h264", {}),
+        ("h264", {"slices": "4"}),
+        ("h264", {"x264-params": "repeat-headers=1:aud=1:keyint=5"}),
+        ("h264", {"x264-params": "keyint=8:open-gop=1:bframes=3"}),
+        ("hevc", {"x265-params": "log-level=none:keyint=6"}),
+        ("hevc", {"x265-params": "log-level=none:slices=2:aud=1:repeat-headers=1"}),
+    ],
+)
+def test_the_same_units_as_ffmpegs_filter(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    encoder = {"h264": "libx264", "hevc": "libx265"}[codec]
+    path = make_clip(tmp_path / "a.mp4", codec=encoder, frames=30, options=options)
+    stream, packets = packets_of(path)
+    converter = ForNvdec(stream)
+    found = [b"".join(map(bytes, converter.convert(packet, keep=True))) for packet in packets]
+    reference, again = packets_of(path)
+    its_filter = BitStreamFilterContext(FILTERS[codec], reference)
+    wanted = [b"".join(map(bytes, its_filter.filter(packet))) for packet in again]
+    assert len(found) == len(wanted) == 30
+    for own, theirs in zip(found[1:], wanted[1:], strict=True):
+        assert units_of(own) == units_of(theirs)
+    # Headers stand in front of the first one, whatever the filter puts there.
+    assert units_of(found[0])[-1] == units_of(wanted[0])[-1]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data + b"\0\0", lambda data: data[:2]])
+def test_a_packet_whose_lengths_are_wrong_is_the_filters(tmp_path: Path, damage: Any) -> None:
+    stream, packets = packets_of(make_clip(tmp_path / "a.mp4", frames=3))
+    converter = ForNvdec(stream)
+    converter.convert(packets[0])
+    data = damage(bytes(packets[1]))
+    damaged = av.Packet(len(data))
+    damaged.update(data)
+    expected = BitStreamFilterContext(FILTERS["h264"], stream)
+    try:
+        copy = av.Packet(len(data))
+        copy.update(data)
+        wanted = b"".join(map(bytes, expected.filter(copy)))
+    except av.error.FFmpegError:
+        wanted = b""
+    assert b"".join(map(bytes, converter.convert(damaged))) == wanted
