@@ -35,6 +35,7 @@ YOLO = {
     "preprocess": {"size": [640, 640], "fit": "letterbox", "scale": 1 / 255},
     "postprocess": {"family": "yolo", "labels": "coco80", "score_threshold": 0.5},
 }
+XLA: dict[str, Any] = {"auto": "auto", "true": True, "false": False}
 # Which parts of an earlier cell hold for a later one, by what they depend on.
 OF_CLIP_AND_SOURCES = ("decode",)
 OF_MODEL_AND_CLIP = ("model", "preprocess", "postprocess")
@@ -55,7 +56,7 @@ def configuration(name: str, model: Path, clip: Path, args: argparse.Namespace) 
             "device": args.device,
             "sources": [str(clip)],
             "pipeline": {
-                "model": {"path": str(model), "precision": args.precision, "xla": args.xla},
+                "model": {"path": str(model), "precision": args.precision, "xla": XLA[args.xla]},
                 **stages_of(name),
             },
             "sinks": [{"type": "jsonl", "path": "records.jsonl"}],
@@ -117,7 +118,7 @@ def main() -> int:
     )
     parser.add_argument("--sources", default="1,7,21,64", help="how many at a time, one after another (%(default)s)")
     parser.add_argument("--precision", default="fp16", choices=["fp32", "fp16"])
-    parser.add_argument("--xla", action="store_true", help="let XLA compile the models; they load for longer")
+    parser.add_argument("--xla", default="auto", choices=list(XLA), help="as `pipeline.model.xla` (%(default)s)")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--warm", type=float, default=1.0, help="seconds before a measurement (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement (%(default)s)")
