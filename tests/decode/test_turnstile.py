@@ -18,9 +18,14 @@ from pipeline.sources import VideoSpec
 LONG_S = 60.0
 
 
+def is_free(turnstile: Turnstile, number: int) -> bool:
+    """Whether so many turns can be had at once."""
+    return len(turnstile._begun_s) + number == turnstile._number and not turnstile._waiting
+
+
 def test_who_has_waited_longest_is_next() -> None:
     turnstile = Turnstile(1, LONG_S)
-    assert turnstile.enter()
+    first = turnstile.enter()
     order: list[int] = []
 
     def work(number: int) -> None:
@@ -36,7 +41,7 @@ def test_who_has_waited_longest_is_next() -> None:
         threads.append(thread)
         while len(turnstile._waiting) <= number:
             assert thread.is_alive()
-    turnstile.leave()
+    turnstile.leave(first)
     for thread in threads:
         thread.join(20)
     assert order == list(range(8))
@@ -66,19 +71,44 @@ def test_no_more_at_the_same_moment_than_there_are_turns() -> None:
         thread.join(20)
     assert done == [300] * 8
     assert most[0] <= 2
-    assert turnstile.enter() and turnstile.enter()  # all turns have come back
+    assert is_free(turnstile, 2)
 
 
-def test_a_turn_that_never_ends_stops_nobody() -> None:
+def test_a_turn_that_is_stuck_is_passed_on() -> None:
     turnstile = Turnstile(1, 0.001)
-    stuck, other = Turn(turnstile), Turn(turnstile)
+    stuck = Turn(turnstile)
     stuck.begin()
+    held = turnstile.enter()  # as soon as the other one has had its time
+    stuck.end()  # it has lost its turn and ends none
+    assert not is_free(turnstile, 1)
+    turnstile.leave(held)
+    assert is_free(turnstile, 1)
+
+
+def test_a_turn_is_not_passed_on_before_its_time() -> None:
+    """Who waits longer than a turn may take, as many are before him, takes nothing from those whose turn it is."""
+    now_s = [0.0]
+    turnstile = Turnstile(1, 0.001, lambda: now_s[0])
+    held, looked = turnstile.enter(), threading.Event()
+    got: list[object] = []
+
+    def clock() -> float:
+        looked.set()
+        return now_s[0]
+
+    turnstile._clock = clock
+    thread = threading.Thread(target=lambda: got.append(turnstile.enter()), daemon=True)
+    thread.start()
     for _ in range(3):
-        other.begin()
-        other.end()  # it had none to give back
-    assert not turnstile.enter()
-    stuck.end()
-    assert turnstile.enter()
+        looked.clear()
+        assert looked.wait(20), "it looks again and again"
+    assert not got
+    now_s[0] = 0.001
+    thread.join(20)
+    assert len(got) == 1
+    turnstile.leave(held)
+    turnstile.leave(got[0])
+    assert is_free(turnstile, 1)
 
 
 @pytest.fixture
@@ -93,12 +123,7 @@ def decoder_of(clip: Path, turns: DecodeTurns, **settings: Any) -> Any:
 
 def all_free(turns: DecodeTurns) -> bool:
     """Whether nobody has a turn."""
-    for turnstile in (turns.reading, turns.decoding):
-        assert turnstile is not None
-        if not turnstile.enter():
-            return False
-        turnstile.leave()
-    return True
+    return all(not turnstile._begun_s for turnstile in (turns.reading, turns.decoding) if turnstile is not None)
 
 
 def test_decoders_read_in_turns_to_their_end(clip: Path, nvc: FakeNvCodec) -> None:
@@ -120,7 +145,7 @@ def test_decoders_read_in_turns_to_their_end(clip: Path, nvc: FakeNvCodec) -> No
 
 
 def test_frames_are_handed_out_and_decoders_closed_without_a_turn(clip: Path, nvc: FakeNvCodec) -> None:
-    turns = DecodeTurns(Turnstile(1, 0.0), Turnstile(1, 0.0))
+    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(1, LONG_S))
     decoder = decoder_of(clip, turns, loop=True)
     for count, frame in enumerate(decoder):
         assert all_free(turns), "who has a frame may do with it what it likes, for as long as it likes"
@@ -132,7 +157,7 @@ def test_frames_are_handed_out_and_decoders_closed_without_a_turn(clip: Path, nv
 
 
 def test_what_the_cpu_decodes_takes_no_turns(tmp_path: Path, nvc: FakeNvCodec) -> None:
-    turns = DecodeTurns(Turnstile(1, 0.0), Turnstile(1, 0.0))
+    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(1, LONG_S))
     path = make_clip(tmp_path / "b.mp4", frames=20, pix_fmt="yuv422p")
     for frame in decoder_of(path, turns):
         assert all_free(turns)
@@ -140,7 +165,7 @@ def test_what_the_cpu_decodes_takes_no_turns(tmp_path: Path, nvc: FakeNvCodec) -
 
 
 def test_a_decoder_that_breaks_gives_its_turn_back(clip: Path, nvc: FakeNvCodec) -> None:
-    turns = DecodeTurns(Turnstile(1, 0.0), Turnstile(1, 0.0))
+    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(1, LONG_S))
     nvc.fail_at = {15}
     numbers = []
     for frame in decoder_of(clip, turns):
