@@ -51,6 +51,7 @@ class PyNvVCExceptionUnsupported(PyNvVCException):
 class PacketData:
     def __init__(self) -> None:
         self.bsl_data = self.bsl = self.pts = self.dts = 0
+        self.decode_flag = ""
 
 
 def _packet(data: bytes) -> av.Packet:
@@ -60,8 +61,10 @@ def _packet(data: bytes) -> av.Packet:
 
 
 class FakeDecoder:
-    def __init__(self, module: FakeNvCodec, codec: str, most: tuple[int, int] = (0, 0)) -> None:
-        self._module, self._most = module, most
+    def __init__(
+        self, module: FakeNvCodec, codec: str, most: tuple[int, int] = (0, 0), *, is_prompt: bool = False
+    ) -> None:
+        self._module, self._most, self._is_prompt = module, most, is_prompt
         self._context = av.CodecContext.create(_NAMES[codec], "r")
         self._context.thread_count = 1
         self._shape: tuple[int, int, str] | None = None
@@ -86,6 +89,8 @@ class FakeDecoder:
         self._free += self._ready  # what was not locked is written again
         self._ready.clear()
         data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else None
+        if data is not None:
+            assert (packet.decode_flag == "ENDOFPICTURE") is self._is_prompt
         frames: list[Any] = []
         for picture in self._pictures(data) if data else [None]:
             self._module.pictures += 1
@@ -102,7 +107,7 @@ class FakeDecoder:
         if data is None:
             self._context.flush_buffers()
         self._late += frames
-        while len(self._late) > (0 if data is None else DELAY):
+        while len(self._late) > (0 if data is None or self._is_prompt else DELAY):
             self._show(self._late.popleft())
         return len(self._ready)
 
@@ -206,6 +211,9 @@ class FakeNvCodec(types.ModuleType):
         self.pictures = self.created = self.questions = 0
         self.failure = failure_text(801)
         self.scaling = "works"
+        self.DisplayDecodeLatencyType = types.SimpleNamespace(NATIVE="NATIVE", LOW="LOW", ZERO="ZERO")
+        self.VideoPacketFlag = types.SimpleNamespace(ENDOFPICTURE="ENDOFPICTURE")
+        self.latencies: list[str] = []  # that each decoder was told of
         self.most: list[tuple[int, int]] = []  # the largest size that each decoder was told of
         self.decoders: weakref.WeakSet[FakeDecoder] = weakref.WeakSet()
         self.PacketData = PacketData
@@ -222,10 +230,12 @@ class FakeNvCodec(types.ModuleType):
         usedevicememory: bool,
         maxwidth: int = 0,
         maxheight: int = 0,
+        latency: str = "NATIVE",
     ) -> FakeDecoder:
         assert (gpuid, cudacontext, usedevicememory) == (0, 0, True)
         assert cudastream, "the default stream would be waited for at every frame"
-        decoder = self.decoder(self, codec, (maxwidth, maxheight))
+        decoder = self.decoder(self, codec, (maxwidth, maxheight), is_prompt=latency == "LOW")
+        self.latencies.append(latency)
         self.most.append((maxwidth, maxheight))
         self.decoders.add(decoder)
         self.created += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from typing import Any
 
 from pipeline.decode._picture import layout_of
 from pipeline.decode._surface_ring import Loan, SurfaceRing
@@ -36,15 +37,26 @@ class NvdecSession:
         *,
         memory: Reservation | None = None,
         scaled_from: tuple[int, int] | None = None,
+        is_prompt: bool = False,
     ) -> None:
         """For packets of one size and format; raises what `decode_errors` names.
 
-        `codec` is FFmpeg's name, `memory` what was taken for it, `scaled_from` the video's (width, height) where `layout` is
-        smaller.
+        Args:
+            nvc: PyNvVideoCodec.
+            stream: Where it works.
+            codec: FFmpeg's name.
+            layout: Of the surfaces.
+            ring: How many of them may be on loan.
+            memory: What was taken for it.
+            scaled_from: The video's (width, height) where `layout` is smaller.
+            is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out at once, and not
+                when four more have gone in.
         """
-        most = {}
+        more: dict[str, Any] = {}
+        if is_prompt:
+            more["latency"] = nvc.DisplayDecodeLatencyType.LOW
         if scaled_from is not None:  # PyNvVideoCodec scales only a decoder that was told of the largest size
-            most = {"maxwidth": max(scaled_from[0], _LEAST_MAX), "maxheight": max(scaled_from[1], _LEAST_MAX)}
+            more |= {"maxwidth": max(scaled_from[0], _LEAST_MAX), "maxheight": max(scaled_from[1], _LEAST_MAX)}
         with creation_lock:
             self._decoder = nvc.CreateDecoder(
                 gpuid=stream.ordinal,
@@ -52,14 +64,16 @@ class NvdecSession:
                 cudacontext=0,
                 cudastream=stream.handle,
                 usedevicememory=True,
-                **most,
+                **more,
             )
             if scaled_from is not None:  # in force from the first packet on
                 self._decoder.setReconfigParams(layout.width, layout.height)
         self._memory = memory  # given back behind the decoder
         self.layout = layout
         self._ring = ring
-        self._packet = nvc.PacketData()
+        self._packet, self._end = nvc.PacketData(), nvc.PacketData()
+        if is_prompt:  # its parser would wait for the next picture to begin
+            self._packet.decode_flag = nvc.VideoPacketFlag.ENDOFPICTURE
         self._decode = self._decoder.GetNumDecodedFrame
         self._lock_frame = self._decoder.GetLockedFrame
         self._unlock = self._decoder.UnlockFrame
@@ -68,7 +82,7 @@ class NvdecSession:
     def decode(self, address: int, size: int) -> int:
         """Takes a packet, or `size` 0 for the end; how many frames came out, each to be fetched by `surface`."""
         self.reclaim()
-        packet = self._packet
+        packet = self._packet if size else self._end
         packet.bsl_data = address
         packet.bsl = size
         count: int = self._decode(packet)

@@ -30,6 +30,7 @@ from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats, DeviceStream
 
 if TYPE_CHECKING:
+    import av
     from av.packet import Packet
     from av.video.stream import VideoStream
 
@@ -42,6 +43,8 @@ ScaleTo = Callable[[Picture, str], "tuple[int, int] | None"]
 _MOST_HELD = 64
 _WITH_START_CODES = ("h264", "hevc")
 _NO_TURNS = DecodeTurns()
+# What goes back further is a clock that was set.
+_MOST_REORDERED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class _Look:
     mirror: bool
     sar: Fraction
     scaled_to: tuple[int, int] | None
+    is_prompt: bool  # to be shown as soon as it has been decoded
 
 
 class NvdecDecoder(VideoDecoder):
@@ -118,6 +122,8 @@ class NvdecDecoder(VideoDecoder):
         self._is_untimed = False
         self._units: list[Unit] = []  # converted, to go in together
         self._is_rewound = False
+        self._has_reordered = False
+        self._newest_pts: int | None = None
         self._has_warned = False
         if stats is not None:
             stats.surfaces = self._ring.stats
@@ -238,6 +244,8 @@ class NvdecDecoder(VideoDecoder):
     def _through(self, packet: Packet[VideoStream], nvdec: ForNvdec, at_once: int) -> Iterator[Sequence[Frame]]:
         """The frames that come out when this packet goes in, once it goes together with others, `at_once` in all."""
         pts, dts, is_hidden = packet.pts, packet.dts, packet.is_discard
+        if self._look.is_prompt and pts is not None:
+            self._watch_order(pts)
         shows_nothing = nvdec.shows_nothing(packet)
         if self._is_unproven:
             at_once = 1
@@ -248,6 +256,14 @@ class NvdecDecoder(VideoDecoder):
         self._units += units
         if len(self._units) >= at_once:
             yield from self._submit_units(together=at_once > 1)
+
+    def _watch_order(self, pts: int) -> None:
+        """A stream whose headers do not say so may be reordered all the same; it gets another decoder at its next key frame."""
+        newest = self._newest_pts
+        if newest is None or pts > newest:
+            self._newest_pts = pts
+        elif self._tick_s is not None and (newest - pts) * self._tick_s[0] < _MOST_REORDERED_S * self._tick_s[1]:
+            self._has_reordered, self._known = True, None
 
     def _submit_units(self, *, together: bool = True) -> Iterator[Sequence[Frame]]:
         """The frames that come out when what is converted goes in."""
@@ -292,6 +308,7 @@ class NvdecDecoder(VideoDecoder):
             picture.mirror,
             picture.sar,
             scaled_to,
+            self._is_live and not self._has_reordered and _is_shown_as_it_comes(context),
         )
 
     def _begin(self, look: _Look) -> str | None:
@@ -312,6 +329,7 @@ class NvdecDecoder(VideoDecoder):
             self._colour = replace(look.colour, siting="center")
         self._is_unproven = True
         self._unshown.clear()
+        self._newest_pts = None
         return None
 
     def _set_up(self, look: _Look) -> str | None:
@@ -325,7 +343,14 @@ class NvdecDecoder(VideoDecoder):
         memory = self._guard.reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
         try:
             self._session = NvdecSession(
-                self._nvc, self._device_stream, video.codec, layout, self._ring, memory=memory, scaled_from=scaled_from
+                self._nvc,
+                self._device_stream,
+                video.codec,
+                layout,
+                self._ring,
+                memory=memory,
+                scaled_from=scaled_from,
+                is_prompt=look.is_prompt,
             )
         except self._errors as e:
             self._guard.check(e)
@@ -489,6 +514,11 @@ def open_nvdec(
         scale=scale,
         turns=turns,
     )
+
+
+def _is_shown_as_it_comes(context: av.VideoCodecContext) -> bool:
+    """Whether the headers say that each packet is a picture that is shown before all that follow."""
+    return context.codec.canonical_name in _WITH_START_CODES and not context.has_b_frames
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ from fake_nvcodec import FakeNvCodec, FakeStream, planes_at
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
-from pipeline.decode import _video
+from pipeline.decode import _video, nvdec
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.errors import SourceError
@@ -171,6 +171,49 @@ def test_who_falls_behind_leaves_out_the_same(
     assert expected.drops[DropCause.BEHIND] > 0
     assert got == want
     assert counts(stats) == counts(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_prompt"), [("plain.ts", True), ("bframes.ts", False), ("open_gop.ts", False), ("hevc.ts", False)]
+)
+def test_a_frame_comes_out_before_the_next_packet_comes(
+    nvc: FakeNvCodec, clips: dict[str, Path], camera: Callable[..., VideoSpec], name: str, is_prompt: bool
+) -> None:
+    """At 30 frames/s each frame that a decoder holds back is 33 ms of latency."""
+    stats = DecodeStats()
+    decoder = open_nvdec(camera(clips[name], policy="fifo"), Decode(), stats, stream=FakeStream(), ring=4)
+    behind = []
+    with pytest.raises(SourceError, match="ended the stream"):
+        for number, frame in enumerate(decoder):
+            behind.append(stats.packets - 1 - number)
+            frame.picture.surface.release()
+    assert len(behind) == 60
+    assert nvc.latencies == ["LOW" if is_prompt else "NATIVE"]
+    # The first one waits while the stream is opened; at the end all come out.
+    assert (max(behind[1:50]) == 0) is is_prompt
+
+
+def test_a_stream_that_is_reordered_though_its_headers_do_not_say_so(
+    nvc: FakeNvCodec, clips: dict[str, Path], camera: Callable[..., VideoSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvdec, "_is_shown_as_it_comes", lambda context: True)
+    spec = camera(clips["bframes.ts"], policy="fifo")
+    want, _ = cpu(spec)
+    got, _ = gpu(spec)
+    assert nvc.latencies == ["LOW", "NATIVE"], "from its second key frame on"
+    assert got == want
+
+
+@pytest.mark.parametrize(("back_s", "is_reordered"), [(0.1, True), (0.9, True), (1.1, False), (1000, False)])
+def test_a_clock_that_is_set_back_is_no_reordering(
+    nvc: FakeNvCodec, clips: dict[str, Path], camera: Callable[..., VideoSpec], back_s: float, is_reordered: bool
+) -> None:
+    decoder = open_nvdec(camera(clips["plain.ts"]), Decode(), stream=FakeStream(), ring=4)
+    newest = 10_000_000
+    decoder._watch_order(newest)
+    decoder._watch_order(newest - round(back_s * 90_000))
+    assert decoder._has_reordered is is_reordered
+    decoder.close()
 
 
 @pytest.mark.parametrize("name", CLIPS)
