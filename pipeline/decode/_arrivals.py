@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.decode._continuity import Continuity
+from pipeline.decode._indexed import AnyPacket, real
 from pipeline.decode._rtcp import capture_time_s
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ class Arrivals:
         self._by_pts: dict[int, Arrival] = {}
         self._last = Arrival()
 
-    def note(self, packet: Packet[VideoStream], received_s: float) -> None:
+    def note(self, packet: AnyPacket, received_s: float) -> None:
         """A packet goes into the decoder."""
-        arrival = self._live(packet, received_s) if self._is_live else Arrival(received_s)
+        arrival = self._live(real(packet), received_s) if self._is_live else Arrival(received_s)
         self._last = arrival
         pts = packet.pts
         if pts is not None:
@@ -57,7 +58,7 @@ class Arrivals:
         """The arrival of the packet with this timestamp; without one, of the last packet."""
         return self._by_pts.pop(pts, self._last) if pts is not None else self._last
 
-    def ends_loss(self, packet: Packet[VideoStream]) -> bool:
+    def ends_loss(self, packet: AnyPacket) -> bool:
         """Whether this key frame is the last that was noted, and frames before it were lost."""
         return packet.pts is not None and packet.pts == self._key_pts
 

@@ -13,9 +13,9 @@ from pipeline.stages import DecodeStats
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.stream import VideoStream
 
+    from pipeline.decode._indexed import AnyPacket
     from pipeline.sources.resolve import VideoSpec
 
 # Fewer packets than this that fail at the very end are counted as errors; from here on the rest counts as lost.
@@ -56,7 +56,7 @@ class Progress:
         self._packets, self._last_is_partial = 0, False
         self._decoded_before = self.decoded
 
-    def read(self, packet: Packet[VideoStream]) -> None:
+    def read(self, packet: AnyPacket) -> None:
         """Notes a packet."""
         self._packets += 1
         self._last_is_partial = packet.is_corrupt

@@ -10,13 +10,14 @@ import av.error
 from av.bitstream import BitStreamFilterContext
 
 from pipeline.decode._headers import Headers, avc_sets, nal_length_bytes, read_headers
+from pipeline.decode._indexed import AnyPacket, FilePacket, data_of, real
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
 # A piece of the stream, in memory that can be read.
-Unit: TypeAlias = "Packet[VideoStream] | bytes | bytearray"
+Unit: TypeAlias = "Packet[VideoStream] | bytes | bytearray | memoryview"
 
 _START_CODE = b"\0\0\0\1"
 _LEAST_UNIT_BYTES = len(_START_CODE) + 1
@@ -58,41 +59,43 @@ class ForNvdec:
         """The next packet goes to a new decoder, which knows nothing yet."""
         self._is_start = True
 
-    def shows_nothing(self, packet: Packet[VideoStream]) -> bool:
+    def shows_nothing(self, packet: AnyPacket) -> bool:
         """Whether it only holds a picture that others refer to."""
         if self._codec == "vp8":
-            return not memoryview(packet)[0] & 0x10
+            return not data_of(packet)[0] & 0x10
         if self._codec == "vp9":
-            data = memoryview(packet)
+            data = data_of(packet)
             is_superframe = data[-1] & 0xE0 == 0xC0
             return not is_superframe and data[0] & 0xFA == 0x80  # profile 0 or 2, neither shown nor repeated
         return False
 
-    def convert(self, packet: Packet[VideoStream], *, keep: bool = False) -> Sequence[Unit]:
+    def convert(self, packet: AnyPacket, *, keep: bool = False) -> Sequence[Unit]:
         """The packet as it goes to the decoder; none if nothing of it is left. May empty `packet` unless `keep`."""
         is_start, self._is_start = self._is_start, False
         if self._filter is None:
-            units: Sequence[Unit] = (packet,)
+            units: Sequence[Unit] = (packet.data if isinstance(packet, FilePacket) else packet,)
         elif self._is_prefixed and not is_start and (unit := self._with_start_codes(packet)) is not None:
             return (unit,)
         else:
             try:
-                units = self._filter.filter(_copy(packet) if keep else packet)
+                units = self._filter.filter(_copy(packet) if keep else real(packet))
             except av.error.FFmpegError:
                 return ()
         if is_start and units and self._codec in _WITH_HEADERS_APART:
             return (self._headers_apart() + bytes(units[0]), *units[1:])
         return units
 
-    def _with_start_codes(self, packet: Packet[VideoStream]) -> bytearray | None:
+    def _with_start_codes(self, packet: AnyPacket) -> bytearray | None:
         """A packet of ordinary pictures, to which the filter would do nothing else; None if it is not clear that it is one.
 
         The filter releases the interpreter's lock three times for a packet, which with many threads costs more than all else.
         """
-        if self._length_bytes != len(_START_CODE) or packet.is_keyframe or packet.has_sidedata("new_extradata"):
+        if self._length_bytes != len(_START_CODE) or packet.is_keyframe:
+            return None
+        if not isinstance(packet, FilePacket) and packet.has_sidedata("new_extradata"):
             return None
         shift, mask, special = _SPECIAL_UNITS[self._codec]
-        data = bytearray(packet)
+        data = bytearray(data_of(packet))
         at, end = 0, len(data)
         while at + _LEAST_UNIT_BYTES <= end:
             start = at + len(_START_CODE)
@@ -138,7 +141,9 @@ def _new_packet(data: bytes) -> Packet[VideoStream]:
     return packet
 
 
-def _copy(packet: Packet[VideoStream]) -> Packet[VideoStream]:
+def _copy(packet: AnyPacket) -> Packet[VideoStream]:
+    if isinstance(packet, FilePacket):
+        return real(packet)
     copy = _new_packet(bytes(packet))
     copy.pts, copy.dts = packet.pts, packet.dts
     if packet.has_sidedata("new_extradata"):

@@ -19,6 +19,7 @@ from pipeline.config.models import Decode
 from pipeline.decode._arrivals import Arrival, Arrivals
 from pipeline.decode._codec import ThreadedCodec
 from pipeline.decode._complete import Progress
+from pipeline.decode._indexed import AnyPacket, real
 from pipeline.decode._loop import Loop, identity, packets_again
 from pipeline.decode._metadata import colour, display_size, orientation, sane_sar
 from pipeline.decode._open import choose_stream, failure, open_container, reason_for
@@ -88,7 +89,7 @@ class VideoDecoder(ABC):
             self._gate = PacketGate(self._stream, spec.settings)
             self._arrivals = Arrivals(self._stream, is_live=self._is_live)
             self._loop = Loop(spec.settings.loop, self._stream)
-            self._demuxed: Iterator[Packet[VideoStream]] = self._container.demux(self._stream)
+            self._demuxed: Iterator[AnyPacket] = self._demux()
             self._first_packet: tuple[object, ...] | None = None
             self._groups = self._checked()
             self._first: Sequence[Frame] = next(self._groups, ())
@@ -172,7 +173,7 @@ class VideoDecoder(ABC):
     def _rewind(self) -> None:
         """Back to the first packet: by seeking where that is exact, else by opening the file anew."""
         assert self._first_packet is not None
-        packets = packets_again(self._container, self._stream, self._first_packet)
+        packets = self._demux_again(self._first_packet)
         if packets is None:
             self._container.close()
             self._container = open_container(self._spec)
@@ -182,7 +183,15 @@ class VideoDecoder(ABC):
         self._progress.restart()
         self._gate = PacketGate(self._stream, self._spec.settings)
 
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
+    def _demux(self) -> Iterator[AnyPacket]:
+        """All packets of the container that has just been opened."""
+        return self._container.demux(self._stream)
+
+    def _demux_again(self, first: tuple[object, ...]) -> Iterator[AnyPacket] | None:
+        """All of them, from this one on which was the first; None if the container has to be opened anew for that."""
+        return packets_again(self._container, self._stream, first)
+
+    def _packets(self) -> Iterator[AnyPacket]:
         """The stream's packets, up to its end or to where it cannot be read further."""
         packets, stats, gate, clock = self._demuxed, self.stats, self._gate, time.monotonic
         limit: ReadLimit | None = None
@@ -203,7 +212,7 @@ class VideoDecoder(ABC):
             if packet is None:
                 return
             if self._first_packet is None:
-                self._first_packet = identity(packet)
+                self._first_packet = identity(real(packet))
                 if self._is_live:
                     timeout_s = self._spec.settings.timeout_s
                     limit = self._read_limit = ReadLimit.of(self._container, timeout_s, asked_s, received_s)
@@ -221,7 +230,7 @@ class VideoDecoder(ABC):
                     return
                 self._progress.read(packet)
                 if not gate.is_open:
-                    cause = gate.cause(packet, received_s, received_s - asked_s)
+                    cause = gate.cause(real(packet), received_s, received_s - asked_s)
                     if cause is not None:
                         stats.drops.add(cause)
                         continue
@@ -235,7 +244,7 @@ class VideoDecoder(ABC):
             and now_s - self._picture_s >= self._spec.settings.timeout_s
         )
 
-    def _in_software(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Frame]:
+    def _in_software(self, packets: Iterable[AnyPacket]) -> Iterator[Frame]:
         """FFmpeg's frames of the packets, one by one: each takes so long that nothing is won by waiting for more."""
         try:
             codec = ThreadedCodec(self._stream, self._threads, self.stats, is_live=self._is_live)
@@ -244,7 +253,7 @@ class VideoDecoder(ABC):
             raise failure(self._spec, Reason(SourceErrorCode.UNSUPPORTED, text)) from None
         # A decoder that may reorder would hold back each key frame until the next ones come, seconds later.
         is_each_alone = self._is_live and self._gate.has_key_frames_only
-        for frame in _all_frames(codec, packets, is_each_alone=is_each_alone):
+        for frame in _all_frames(codec, map(real, packets), is_each_alone=is_each_alone):
             arrival = self._admit(frame.pts, is_corrupt=frame.is_corrupt)
             if arrival is not None:
                 yield self._frame(frame.pts, arrival, self._picture(frame))

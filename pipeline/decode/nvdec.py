@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.config.models import Decode
 from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
+from pipeline.decode._indexed import AnyPacket, IndexedFile, real
 from pipeline.decode._open import failure
 from pipeline.decode._packets import ForNvdec, Unit, picture_in
 from pipeline.decode._reasons import Reason
@@ -114,9 +115,10 @@ class NvdecDecoder(VideoDecoder):
         self._errors = decode_errors(self._nvc)
         self._session: NvdecSession | None = None
         self._order = DisplayOrder()
-        self._ahead: deque[Packet[VideoStream]] = deque()  # read already, to be decoded next
+        self._indexed: IndexedFile | None = None
+        self._ahead: deque[AnyPacket] = deque()  # read already, to be decoded next
         self._is_unproven = True  # the session has not given a frame yet
-        self._unshown: list[Packet[VideoStream]] = []  # what went in until then
+        self._unshown: list[AnyPacket] = []  # what went in until then
         self._failure = ""
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
@@ -141,6 +143,19 @@ class NvdecDecoder(VideoDecoder):
         self._session = None
         self._units.clear()
 
+    def _demux(self) -> Iterator[AnyPacket]:
+        if self._spec.is_url or self._is_live or not self._gate.is_open:  # what looks at each packet, looks at FFmpeg's
+            return super()._demux()
+        self._indexed = IndexedFile(self._spec.location, self._container, self._stream)
+        return self._indexed.packets()
+
+    def _demux_again(self, first: tuple[object, ...]) -> Iterator[AnyPacket] | None:
+        packets = None if self._indexed is None else self._indexed.again()
+        if packets is None:
+            self._indexed = None  # it is of this container, which may be opened anew
+            packets = super()._demux_again(first)
+        return packets
+
     def _rewind(self) -> None:
         super()._rewind()
         self._is_rewound = True
@@ -153,9 +168,10 @@ class NvdecDecoder(VideoDecoder):
         if why_not is not None:
             yield from self._on_cpu(why_not)
 
-    def _next_packets(self) -> Iterator[Packet[VideoStream]]:
+    def _next_packets(self) -> Iterator[AnyPacket]:
         while True:
-            self._reading.begin()
+            if self._indexed is None or not self._indexed.is_indexed:  # else the interpreter's lock is kept
+                self._reading.begin()
             packet = self._ahead.popleft() if self._ahead else next(self._unread, None)
             if packet is None:
                 self._reading.end()
@@ -178,7 +194,7 @@ class NvdecDecoder(VideoDecoder):
             if packet.is_keyframe:
                 at_once = 1  # what comes out for it alone tells whether marks are left over
                 yield from self._submit_units()
-                is_closed_key, why_not = yield from self._key_frame(packet, nvdec)
+                is_closed_key, why_not = yield from self._key_frame(real(packet), nvdec)
                 if why_not is not None:
                     self._ahead.appendleft(packet)
                     return why_not
@@ -241,7 +257,7 @@ class NvdecDecoder(VideoDecoder):
             self._order.before_closed_key_frame()
         return headers.is_closed, None
 
-    def _through(self, packet: Packet[VideoStream], nvdec: ForNvdec, at_once: int) -> Iterator[Sequence[Frame]]:
+    def _through(self, packet: AnyPacket, nvdec: ForNvdec, at_once: int) -> Iterator[Sequence[Frame]]:
         """The frames that come out when this packet goes in, once it goes together with others, `at_once` in all."""
         pts, dts, is_hidden = packet.pts, packet.dts, packet.is_discard
         if self._look.is_prompt and pts is not None:
@@ -286,7 +302,7 @@ class NvdecDecoder(VideoDecoder):
             following = self._ahead.popleft() if self._ahead else next(self._unread, None)
             if following is None:
                 break
-            held.append(following)
+            held.append(real(following))
             if following.is_keyframe:
                 break
             if not len(held) & (len(held) - 1):  # 2, 4, 8 ...: all are decoded again each time

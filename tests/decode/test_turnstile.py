@@ -113,7 +113,7 @@ def test_a_turn_is_not_passed_on_before_its_time() -> None:
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    return make_clip(tmp_path / "a.mp4", frames=50, gop=10)
+    return make_clip(tmp_path / "a.mkv", frames=50, gop=10)
 
 
 def decoder_of(clip: Path, turns: DecodeTurns, **settings: Any) -> Any:
