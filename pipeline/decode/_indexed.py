@@ -11,7 +11,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias, cast
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
 import av
 import numpy as np
@@ -30,22 +33,38 @@ _AT_ONCE = 16
 _MOST_BYTES = 4 << 20
 # So many are compared with those that PyAV reads.
 _COMPARED = 24
-# More are left to PyAV, to hold no long tables: three hours of 30 frames/s.
+# More are left to PyAV, to hold no long tables: nearly five hours of 30 frames/s.
 _MOST_PACKETS = 1 << 19
 
 
+@dataclass(slots=True, eq=False)
 class FilePacket:
-    """A packet that is no key frame, with what decoding uses of `av.Packet`; see `real`."""
+    """A packet that is no key frame, with what decoding uses of `av.Packet`; see `real`.
 
-    __slots__ = ("data", "dts", "duration", "pos", "pts", "size", "time_base")
-    is_keyframe = is_corrupt = is_discard = False
+    Attributes:
+        data: Its bytes.
+        pos: Where in the file they begin.
+        pts: When it is shown, in ticks.
+        dts: When it is decoded, in ticks.
+        duration: How long it is shown, in ticks.
+        time_base: Seconds of a tick.
+    """
 
-    def __init__(self, data: memoryview, times: tuple[int, int, int], pos: int, stream: VideoStream) -> None:
-        """`times` are its presentation and decoding time and its duration, in the stream's ticks."""
-        self.data, self.size, self.pos = data, len(data), pos
-        self.pts, self.dts, self.duration = times
-        assert stream.time_base is not None
-        self.time_base = stream.time_base
+    data: memoryview
+    pos: int
+    pts: int
+    dts: int
+    duration: int
+    time_base: Fraction
+
+    is_keyframe: ClassVar = False
+    is_corrupt: ClassVar = False
+    is_discard: ClassVar = False
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.data)
 
 
 AnyPacket: TypeAlias = "Packet[VideoStream] | FilePacket"
@@ -70,13 +89,15 @@ class IndexedFile:
         self._demuxed = container.demux(stream)
         self._file: _File | None = None
         self._first: tuple[object, ...] | None = None
-        if container.format.name == _FORMAT and len(stream.index_entries) <= _MOST_PACKETS:
-            try:
+        if container.format.name != _FORMAT or len(stream.index_entries) > _MOST_PACKETS:
+            return
+        try:
+            if Path(path).is_file():  # from a pipe it would take what is PyAV's
                 self._file = _File(path)
                 if not self._read_tables(self._file.number):
                     self._file = None
-            except OSError:  # who reads it says so
-                self._file = None
+        except OSError:  # who reads it says so
+            self._file = None
 
     @property
     def is_indexed(self) -> bool:
@@ -86,12 +107,14 @@ class IndexedFile:
     def packets(self) -> Iterator[AnyPacket]:
         """Those of the first round."""
         number = 0
+        expected: Iterator[tuple[FilePacket, bool]] = iter(())
         for packet in itertools.islice(self._demuxed, _COMPARED):
             if self._file is not None and packet.size:
                 if number == 0:
                     self._first = identity(packet)
                     self._shift = (packet.pts or 0) - int(self._times[0] + self._offsets[0])
-                if not self._is_as_expected(number, packet):
+                    expected = self._read_from(0)
+                if not _is_next(expected, packet):
                     self._file = None
             number += 1
             yield packet
@@ -128,14 +151,6 @@ class IndexedFile:
         is_whole = [entry.size for entry in entries] == self._sizes.tolist() and ends.max() <= os.fstat(file).st_size
         return bool(is_whole and (steps > 0).all())
 
-    def _is_as_expected(self, number: int, packet: Packet[VideoStream]) -> bool:
-        try:
-            own, is_key = next(self._read_from(number))
-        except (StopIteration, _UnreadableError):
-            return False
-        wanted = packet.pts, packet.dts, packet.duration, packet.pos, packet.is_keyframe
-        return (own.pts, own.dts, own.duration, own.pos, is_key) == wanted and own.data == memoryview(packet)
-
     def _from(self, number: int, demuxed: Iterator[AnyPacket] | None, at: int) -> Iterator[AnyPacket]:
         """The packets from this one on; if the file cannot be read, PyAV's: those of `demuxed`, of which `at` have been taken."""
         try:
@@ -151,6 +166,8 @@ class IndexedFile:
 
     def _read_from(self, number: int) -> Iterator[tuple[FilePacket, bool]]:
         """The packets from this one on, and whether each is a key frame."""
+        time_base = self._stream.time_base
+        assert time_base is not None  # there are packets
         while number < len(self._times):
             some = slice(number, number + self._how_many(number))
             start = int(self._positions[some].min())
@@ -166,7 +183,7 @@ class IndexedFile:
             )
             for pos, size, pts, dts, duration, is_key in rows:
                 own = data[pos - start : pos - start + size]
-                yield FilePacket(own, (pts, dts, duration), pos, self._stream), is_key
+                yield FilePacket(own, pos, pts, dts, duration, time_base), is_key
             number = some.stop
 
     def _how_many(self, number: int) -> int:
@@ -185,6 +202,15 @@ class IndexedFile:
         if len(data) < size:
             raise _UnreadableError
         return memoryview(data)
+
+
+def _is_next(expected: Iterator[tuple[FilePacket, bool]], packet: Packet[VideoStream]) -> bool:
+    try:
+        own, is_key = next(expected)
+    except (StopIteration, _UnreadableError):
+        return False
+    wanted = packet.pts, packet.dts, packet.duration, packet.pos, packet.is_keyframe
+    return (own.pts, own.dts, own.duration, own.pos, is_key) == wanted and own.data == memoryview(packet)
 
 
 class _UnreadableError(Exception):

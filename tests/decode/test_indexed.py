@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,18 @@ def test_a_file_that_shrinks_while_it_is_read_is_pyavs(tmp_path: Path, is_first_
     found += [known(p) for p in packets if p.size]
     assert 50 <= len(found) <= 60  # FFmpeg may have read ahead
     assert without_pos(found[:50]) == without_pos(wanted[:50])
+
+
+def test_a_pipe_is_pyavs_alone(tmp_path: Path) -> None:
+    """Whoever opens it as well takes what the other one waits for."""
+    path, pipe = made(tmp_path, "header_first.mp4"), tmp_path / "pipe.mp4"
+    wanted = by_pyav(path)
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()), daemon=True)
+    writer.start()
+    found = [known(p) for p in opened(pipe).packets() if p.size]
+    writer.join(20)
+    assert without_pos(found) == without_pos(wanted)
 
 
 def test_a_table_that_tells_other_times_is_not_believed(tmp_path: Path) -> None:
