@@ -249,6 +249,32 @@ def test_a_change_of_size_stretches_nothing(tmp_path: Path, stream: Stream, code
         assert differences(path, got, on_cpu(path)) == []
 
 
+@pytest.mark.parametrize("reordered", [False, True])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_live_frames_come_out_as_soon_as_their_order_allows(
+    tmp_path: Path, stream: Stream, codec: str, reordered: bool
+) -> None:
+    bframes = 2 if reordered else 0
+    options = {"bf": str(bframes)} if codec == "libx264" else {"x265-params": f"log-level=none:bframes={bframes}"}
+    path = make_clip(tmp_path / "a.ts", width=640, height=360, frames=60, gop=15, codec=codec, options=options)
+    spec = VideoSpec("cam", str(path), str(path), False, Source(url="rtsp://camera/x", policy="fifo"))
+    with pytest.raises(SourceError, match="ended the stream"):
+        wanted = []
+        for frame in FfmpegDecoder(spec, Decode()):
+            wanted.append((frame.index, frame.pts_s, [plane.tobytes() for plane in frame.picture.planes]))
+    found, behind = [], []
+    decoder = open_nvdec(spec, Decode(fallback="error"), stream=stream, ring=4)
+    with pytest.raises(SourceError, match="ended the stream"):
+        for number, frame in enumerate(decoder):
+            behind.append(decoder.stats.packets - 1 - number)
+            found.append((frame.index, frame.pts_s, [plane.tobytes() for plane in download(frame, stream)]))
+            assert frame.picture.surface is not None
+            frame.picture.surface.release()
+    print(f"{codec}, reordered: {reordered}: {behind}")
+    assert found == wanted
+    assert (max(behind[1:45]) == 0) is not reordered
+
+
 def test_open_and_close_leave_no_memory_behind(tmp_path: Path, stream: Stream) -> None:
     import cupy
 
