@@ -131,6 +131,10 @@ class IndexedFile:
             self._stream.codec_context.flush_buffers()
         return self._from(0, None, 0)
 
+    def close(self) -> None:
+        """Nothing more will be read."""
+        self._file = None
+
     def _read_tables(self, file: int) -> bool:
         table = sample_table(file, self._stream.id)
         index = self._stream.index_entries

@@ -139,6 +139,8 @@ class NvdecDecoder(VideoDecoder):
 
     def _release(self) -> None:
         super()._release()
+        if self._indexed is not None:
+            self._indexed.close()
         self._reading.end()
         self._session = None
         self._units.clear()

@@ -417,6 +417,26 @@ def test_frames_that_are_forgotten_give_their_memory_back(tmp_path: Path, nvc: F
     assert nvc.alive() == 0
 
 
+@pytest.mark.parametrize("ends", ["at its end", "early"])
+def test_files_are_closed_with_the_decoder(tmp_path: Path, nvc: FakeNvCodec, ends: str) -> None:
+    def files() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    path = make_clip(tmp_path / "a.mp4", frames=60)
+    before = files()
+    gc.disable()  # nothing is left to it
+    try:
+        decoder = open_gpu(path)
+        assert files() > before + 1, "FFmpeg's and the one that is read by the index"
+        for number, frame in enumerate(decoder):
+            frame.picture.surface.release()
+            if ends == "early" and number == 40:
+                decoder.close()
+        assert files() == before
+    finally:
+        gc.enable()
+
+
 def test_few_buffers_do_for_many_frames(tmp_path: Path, nvc: FakeNvCodec) -> None:
     decoder = open_gpu(make_clip(tmp_path / "a.mp4", frames=60, options={"bf": "3"}), ring=3)
     pointers = set()
