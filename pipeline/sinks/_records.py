@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.frames import Classifications, Detections
 from pipeline.sinks._names import encodable
@@ -16,32 +17,49 @@ FRAME_SCHEMA = "vramline.frame/1"
 ROW_SCHEMA = "vramline.row/1"
 SCORE_DECIMALS, BOX_DECIMALS = 4, 2
 
+T = TypeVar("T")
+
 text = lru_cache(maxsize=4096)(encodable)
 
 
-class Labels:
-    """Class id -> label that can be stored, looked up once per class and mapping."""
+class PerClass(Generic[T]):
+    """Class id -> what is made of it and its label, once per class and mapping of names."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[int, str], T]) -> None:
+        """`make` gets a class id and its label, which can be stored; a class without a name has its number."""
+        self._make = make
         self._names: Mapping[int, str] = {}
-        self._cache: dict[int, str] = {}
+        self._cache: dict[int, T] = {}
 
-    def of(self, names: Mapping[int, str], class_ids: list[int]) -> list[str]:
-        """The labels of these classes; a class without a name has its number."""
+    def of(self, names: Mapping[int, str], class_ids: list[int]) -> list[T]:
+        """What is made of each of these."""
         if names is not self._names:
             self._names, self._cache = names, {}
         cache = self._cache
         for class_id in set(class_ids).difference(cache):
-            cache[class_id] = encodable(names.get(class_id, str(class_id)))
+            cache[class_id] = self._make(class_id, encodable(names.get(class_id, str(class_id))))
         return [cache[class_id] for class_id in class_ids]
 
 
-def rounded(values: Any, decimals: int) -> list[Any]:
-    """Python floats whose shortest decimal form has at most this many decimals.
+class Labels(PerClass[str]):
+    """Class id -> label that can be stored."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda class_id, label: label)
+
+
+def rounded_array(values: Any, decimals: int) -> npt.NDArray[Any]:
+    """Doubles whose shortest decimal form has at most this many decimals.
 
     Rounded in double precision: a float32 0.3 is 0.30000001192 as a double, and would be written so.
     """
-    result: list[Any] = (np.round(np.asarray(values, np.float64), decimals) + 0.0).tolist()  # + 0.0 turns -0.0 into 0.0
+    result: npt.NDArray[Any] = np.round(np.asarray(values, np.float64), decimals) + 0.0  # -0.0 becomes 0.0
+    return result
+
+
+def rounded(values: Any, decimals: int) -> list[Any]:
+    """The same as Python floats."""
+    result: list[Any] = rounded_array(values, decimals).tolist()
     return result
 
 
