@@ -121,7 +121,7 @@ class IndexedFile:
         if self._file is None:
             yield from itertools.islice(self._demuxed, None)  # `yield from` cannot take PyAV's own where that has ended
         else:
-            yield from self._from(number, self._demuxed, number)
+            yield from self._from(number, self._demuxed)
 
     def again(self) -> Iterator[AnyPacket] | None:
         """Those of a further round; None if they are not read by the index."""
@@ -129,7 +129,7 @@ class IndexedFile:
             return None
         if self._stream.codec_context.is_open:
             self._stream.codec_context.flush_buffers()
-        return self._from(0, None, 0)
+        return self._from(0, None)
 
     def close(self) -> None:
         """Nothing more will be read."""
@@ -155,18 +155,19 @@ class IndexedFile:
         is_whole = [entry.size for entry in entries] == self._sizes.tolist() and ends.max() <= os.fstat(file).st_size
         return bool(is_whole and (steps > 0).all())
 
-    def _from(self, number: int, demuxed: Iterator[AnyPacket] | None, at: int) -> Iterator[AnyPacket]:
-        """The packets from this one on; if the file cannot be read, PyAV's: those of `demuxed`, of which `at` have been taken."""
+    def _from(self, begin: int, demuxed: Iterator[AnyPacket] | None) -> Iterator[AnyPacket]:
+        """The packets from this one on; once the file cannot be read, PyAV's: `demuxed` is at the same one, None is anywhere."""
+        given = 0
         try:
-            for packet, is_key in self._read_from(number):
+            for packet, is_key in self._read_from(begin):
                 yield _real(packet, is_keyframe=True) if is_key else packet
-                number += 1
+                given += 1
         except _UnreadableError:
             if demuxed is None:
-                assert self._first is not None
+                assert self._first is not None and begin == 0
                 demuxed = packets_again(self._container, self._stream, self._first)
             if demuxed is not None:
-                yield from itertools.islice(demuxed, number - at, None)
+                yield from itertools.islice(demuxed, given, None)
 
     def _read_from(self, number: int) -> Iterator[tuple[FilePacket, bool]]:
         """The packets from this one on, and whether each is a key frame."""
