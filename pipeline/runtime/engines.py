@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _OPEN_SOURCES = 4
 # Twice as many as a large GPU has decoders (7), and some more: each of these is to have work while threads do something else.
 _OPEN_SOURCES_ON_GPU = 16
-# FFmpeg gives up the interpreter's lock three times for each packet that it reads. If many threads read at the same moment
+# PyAV gives up the interpreter's lock several times for each packet that it reads. If many threads read at the same moment
 # they wait for it each time; in turns a thread has it back at once.
 _READING_VIDEOS = 1
 # NVDEC's library has each thread that waits for a picture look for it again and again, a percent or two of a core. So many
