@@ -183,16 +183,19 @@ def run(
         }
         note(result)
         if reconnects:
-            result["reconnects"] = reconnect(pipeline, reconnects)
-            note(result)
+            for result["reconnects"] in reconnect(pipeline, reconnects):
+                note(result)
         pipeline.stop()
         runner.join(60)
         result["in_flight_at_the_end"] = sum(s.in_flight for s in status.sources.values())
         note(result)
 
 
-def reconnect(pipeline: Any, count: int) -> dict[str, Any]:
-    """Forces so many reconnects, all streams at a time; what the process holds after each round, when all run again."""
+def reconnect(pipeline: Any, count: int) -> Iterator[dict[str, Any]]:
+    """Forces so many reconnects, all streams at a time.
+
+    Yields, after each round when all run again, how many there were and what the process held after each.
+    """
     from pipeline.observe.status import SourceState
 
     sources = list(pipeline.status.sources.values())
@@ -209,12 +212,12 @@ def reconnect(pipeline: Any, count: int) -> dict[str, Any]:
             time.sleep(0.02)
         time.sleep(1)  # let the old connections' memory come back
         held.append(footprint())
-    return {
-        "count": sum(s.reconnects for s in sources) - before,
-        "running": sum(s.state is SourceState.RUNNING for s in sources),
-        "seconds": time.monotonic() - start,
-        "after_each_round": held,
-    }
+        yield {
+            "count": sum(s.reconnects for s in sources) - before,
+            "running": sum(s.state is SourceState.RUNNING for s in sources),
+            "seconds": time.monotonic() - start,
+            "after_each_round": held,
+        }
 
 
 def main() -> None:
