@@ -144,6 +144,11 @@ class NvdecDecoder(VideoDecoder):
         self._reading.end()
         self._session = None
         self._units.clear()
+        # Each of these knows the decoder, or holds packets of it. The interpreter looks for such circles so rarely that
+        # streams which are opened again and again would fill the memory.
+        self._unread = iter(())
+        self._ahead.clear()
+        self._unshown.clear()
 
     def _demux(self) -> Iterator[AnyPacket]:
         if self._spec.is_url or self._is_live or not self._gate.is_open:  # what looks at each packet, looks at FFmpeg's

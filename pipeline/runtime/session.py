@@ -137,7 +137,7 @@ class Session:
         try:
             self._work()
         except SourceError as e:
-            error = e
+            error = e.with_traceback(None)  # whose frames, this one among them, would keep the decoder
         except Closed:
             pass
         except BaseException as e:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -502,3 +504,35 @@ def test_importing_starts_nothing() -> None:
         "import sys, pipeline.decode.nvdec; sys.exit(bool({'cupy', 'PyNvVideoCodec', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("frames", [0, 5, None], ids=["unread", "broken off", "to the end"])
+@pytest.mark.parametrize("engine", ["cpu", "cuda"])
+@pytest.mark.parametrize("is_live", [False, True], ids=["file", "live"])
+def test_a_decoder_that_was_closed_is_gone(
+    nvc: FakeNvCodec, tmp_path: Path, engine: str, frames: int | None, is_live: bool
+) -> None:
+    """Without the collector's help, which comes so rarely that streams that reconnect would fill the memory."""
+    path = make_clip(tmp_path / "a.mp4", width=320, height=240, frames=40)
+    camera = Source(url="rtsp://camera/x") if is_live else Source(path=str(path))
+    spec = VideoSpec("cam", str(path), str(path), False, camera)
+    gc.collect()
+    gc.disable()
+    try:
+        if engine == "cpu":
+            decoder = FfmpegDecoder(spec, Decode())
+        else:
+            decoder = open_nvdec(spec, Decode(), stream=FakeStream(), ring=4)
+        known = weakref.ref(decoder)
+        try:
+            for frame in itertools.islice(decoder, frames):
+                if frame.picture.surface is not None:
+                    frame.picture.surface.release()
+                del frame
+        except SourceError:
+            assert is_live and frames is None
+        decoder.close()
+        del decoder
+        assert known() is None
+    finally:
+        gc.enable()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,8 @@ class Camera:
     """What a stream's connections do, one after the other; the last one's behaviour is repeated.
 
     Each is a number of frames, after which the connection ends; or an error code, with which it fails at once; or "open hangs"
-    or "read hangs", in which nothing wakes it up before `released` is set; or "runs", which gives frames until it is closed.
+    or "read hangs", in which nothing wakes it up before `released` is set; or "runs", which gives frames until it is closed;
+    or "breaks", which fails after a frame.
     """
 
     def __init__(self, *behaviours: int | str | SourceErrorCode) -> None:
@@ -52,6 +55,7 @@ class Camera:
         self.open = 0
         self.most_opening = 0
         self.opening = 0
+        self.decoders: list[weakref.ref[CameraDecoder]] = []
         self.released = threading.Event()
         self.silent = threading.Event()
         self.lock = threading.Lock()
@@ -64,7 +68,9 @@ class Camera:
             raise SourceError("scripted", source_id=spec.source_id, code=behaviour)
         if behaviour == "open hangs":
             self.released.wait(60)
-        return CameraDecoder(self, spec.source_id, behaviour, stats)
+        decoder = CameraDecoder(self, spec.source_id, behaviour, stats)
+        self.decoders.append(weakref.ref(decoder))
+        return decoder
 
 
 class CameraDecoder:
@@ -95,6 +101,8 @@ class CameraDecoder:
             self.stats.packets += 1
             self.stats.decoded += 1
             yield fakes.frame(self.source_id, 99)
+        if self.behaviour == "breaks":
+            raise SourceError("scripted", source_id=self.source_id, code=SourceErrorCode.DAMAGED)
 
     def close(self) -> None:
         if not self.closed.is_set():
@@ -172,6 +180,21 @@ class Wall:
         wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("source-")], "threads end")
         assert self.failures == []
         assert [camera.open for camera in self.cameras.values()] == [0] * len(self.cameras)
+
+
+@pytest.mark.parametrize("behaviour", [3, "breaks"])
+def test_the_decoders_of_earlier_connections_are_gone(behaviour: int | str) -> None:
+    """Without the collector's help, which comes too rarely."""
+    camera = Camera(behaviour)
+    gc.collect()
+    gc.disable()
+    try:
+        with Wall({"a": camera}) as wall:
+            wait_until(lambda: wall.status.sources["a"].connects >= 8)
+            assert sum(decoder() is not None for decoder in camera.decoders) <= 2
+        assert len(camera.decoders) >= 8
+    finally:
+        gc.enable()
 
 
 def test_a_stream_that_ends_is_connected_again_and_again() -> None:
