@@ -51,13 +51,15 @@ class PyNvVCExceptionUnsupported(PyNvVCException):
 class PacketData:
     def __init__(self) -> None:
         self.bsl_data = self.bsl = self.pts = self.dts = 0
-        self.decode_flag = ""
 
 
 def _packet(data: bytes) -> av.Packet:
     packet = av.Packet(len(data))  # on FFmpeg's own memory: it reads beyond the end
     packet.update(data)
     return packet
+
+
+_DELIMITERS = (b"\0\0\0\1\x09\xf0", b"\0\0\0\1\x46\x01\x50")
 
 
 class FakeDecoder:
@@ -89,8 +91,6 @@ class FakeDecoder:
         self._free += self._ready  # what was not locked is written again
         self._ready.clear()
         data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else None
-        if data is not None:
-            assert (packet.decode_flag == "ENDOFPICTURE") is self._is_prompt
         frames: list[Any] = []
         for picture in self._pictures(data) if data else [None]:
             self._module.pictures += 1
@@ -107,7 +107,10 @@ class FakeDecoder:
         if data is None:
             self._context.flush_buffers()
         self._late += frames
-        while len(self._late) > (0 if data is None or self._is_prompt else DELAY):
+        delay = DELAY
+        if self._is_prompt:  # the parser waits for what tells that the picture has ended
+            delay = 0 if data is None or data.endswith(_DELIMITERS) else 1
+        while len(self._late) > (0 if data is None else delay):
             self._show(self._late.popleft())
         return len(self._ready)
 
@@ -212,7 +215,6 @@ class FakeNvCodec(types.ModuleType):
         self.failure = failure_text(801)
         self.scaling = "works"
         self.DisplayDecodeLatencyType = types.SimpleNamespace(NATIVE="NATIVE", LOW="LOW", ZERO="ZERO")
-        self.VideoPacketFlag = types.SimpleNamespace(ENDOFPICTURE="ENDOFPICTURE")
         self.latencies: list[str] = []  # that each decoder was told of
         self.most: list[tuple[int, int]] = []  # the largest size that each decoder was told of
         self.decoders: weakref.WeakSet[FakeDecoder] = weakref.WeakSet()

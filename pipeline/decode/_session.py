@@ -49,8 +49,8 @@ class NvdecSession:
             ring: How many of them may be on loan.
             memory: What was taken for it.
             scaled_from: The video's (width, height) where `layout` is smaller.
-            is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out at once, and not
-                when four more have gone in.
+            is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out as soon as the
+                parser has seen its end, and not when four more have gone in.
         """
         more: dict[str, Any] = {}
         if is_prompt:
@@ -72,8 +72,6 @@ class NvdecSession:
         self.layout = layout
         self._ring = ring
         self._packet, self._end = nvc.PacketData(), nvc.PacketData()
-        if is_prompt:  # its parser would wait for the next picture to begin
-            self._packet.decode_flag = nvc.VideoPacketFlag.ENDOFPICTURE
         self._decode = self._decoder.GetNumDecodedFrame
         self._lock_frame = self._decoder.GetLockedFrame
         self._unlock = self._decoder.UnlockFrame

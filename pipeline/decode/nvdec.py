@@ -16,7 +16,7 @@ from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._indexed import AnyPacket, IndexedFile, real
 from pipeline.decode._open import failure
-from pipeline.decode._packets import ForNvdec, Unit, picture_in
+from pipeline.decode._packets import NEXT_PICTURE, ForNvdec, Unit, picture_in
 from pipeline.decode._reasons import Reason
 from pipeline.decode._session import PACKETS_AT_ONCE, NvdecSession, surface_layout
 from pipeline.decode._surface_ring import SurfaceRing
@@ -116,6 +116,7 @@ class NvdecDecoder(VideoDecoder):
         self._session: NvdecSession | None = None
         self._order = DisplayOrder()
         self._indexed: IndexedFile | None = None
+        self._unread: Iterator[AnyPacket] = iter(())
         self._ahead: deque[AnyPacket] = deque()  # read already, to be decoded next
         self._is_unproven = True  # the session has not given a frame yet
         self._unshown: list[AnyPacket] = []  # what went in until then
@@ -389,6 +390,8 @@ class NvdecDecoder(VideoDecoder):
         """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
         assert self._session is not None
         self._reading.end()
+        if unit is not None and self._look.is_prompt:
+            unit = bytes(unit) + NEXT_PICTURE[self._look.video.codec]
         data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
         try:
             self._decoding.begin()
