@@ -2,10 +2,10 @@
 
 On the `cpu` engine each step is a thread, so that one batch is preprocessed while TensorFlow works on the one before and
 the sinks write the one before that. On the `cuda` engine the steps only enqueue work on the device's stream, and the results
-thread is the one that waits for the device. There preprocessing has a thread of its own too, since enqueueing a model takes
-the host long; of live streams, whose frames are to be taken as late as can be, it shares the model's. With a cascade one
-thread waits for the detections and enqueues what looks at their crops, and another waits for that. Either way order is kept:
-a step is never in two threads.
+thread is the one that waits for the device. There preprocessing and postprocessing have threads of their own too, since
+enqueueing a model takes the host long; of live streams, whose frames are to be taken as late as can be, they share the
+model's. With a cascade one thread waits for the detections and enqueues what looks at their crops, and another waits for
+that. Either way order is kept: a step is never in two threads.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -139,7 +140,6 @@ class Lane:
         self._patience = patience
         self._keep_pixels = keep_pixels or stages.outputs.needs_pixels
         self._deliver = deliver
-        self._takes_late = takes_late
         self._on_end = on_end
         self._on_failure = on_failure
         self._stopping = False
@@ -155,19 +155,23 @@ class Lane:
         elif takes_late:
             groups = [[prepare, infer, postprocess], behind[0]]
         else:
-            groups = [[prepare], [infer, postprocess], behind[0]]
+            groups = [[prepare], [infer], [postprocess], behind[0]]
             queues["model"] = BoundedQueue(BATCHES_BEFORE_MODEL_ON_GPU)
+            queues["outputs"] = BoundedQueue(1)
         queues["results"] = BoundedQueue(queue_batches)
         if stages.cascade is not None:
             groups.append(behind[1])
             queues["crops"] = BoundedQueue(queue_batches)
         self._queues = list(queues.values())
         status.queues.update({name: queue.stats for name, queue in queues.items()})
+        names = ("frames", *queues)
+        # A model is called when somebody has taken what it gave before: three batches of that may be too much for a device.
+        late = [takes_late or (stages.on_device and name == "model") for name in names]
         inputs = [self._collected(), *map(_drain, self._queues)]
         outputs: list[BoundedQueue[Batch] | None] = [*self._queues, None]
         self._threads = [
             threading.Thread(target=self._work, args=work, name=f"lane-{name}", daemon=True)
-            for name, *work in zip(("frames", *queues), inputs, groups, outputs, strict=True)
+            for name, *work in zip(names, inputs, groups, outputs, late, strict=True)
         ]
 
     def start(self) -> None:
@@ -195,10 +199,12 @@ class Lane:
             thread.join(None if end_s is None else max(0.0, end_s - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self, batches: Iterator[Batch], steps: Sequence[Step], out: BoundedQueue[Batch] | None) -> None:
+    def _work(
+        self, batches: Iterator[Batch], steps: Sequence[Step], out: BoundedQueue[Batch] | None, takes_late: bool
+    ) -> None:
         try:
             while True:
-                if out is not None and self._takes_late:
+                if out is not None and takes_late:
                     out.wait_for_room()
                 batch = next(batches, None)
                 if batch is None:
@@ -435,9 +441,9 @@ def _note_latency(source: SourceStatus, frame: Frame, inferred_s: float, emitted
 def _labels(predictions: Predictions) -> dict[str, int]:
     """How often each label was found: all detections or persons, each frame's best class, frames with pixels of a class."""
     if predictions.detections is not None:
-        ids, name = predictions.detections.class_ids, predictions.detections.names
+        ids, names = predictions.detections.class_ids, predictions.detections.names
     elif predictions.classes is not None:
-        ids, name = predictions.classes.class_ids[predictions.classes.counts > 0, 0], predictions.classes.names
+        ids, names = predictions.classes.class_ids[predictions.classes.counts > 0, 0], predictions.classes.names
     elif predictions.poses is not None:
         return {PERSON: len(predictions.poses)} if len(predictions.poses) else {}
     elif predictions.segmentations is not None:
@@ -445,5 +451,4 @@ def _labels(predictions: Predictions) -> dict[str, int]:
         return {predictions.segmentations.label(int(n)): int(frames[n]) for n in np.flatnonzero(frames)}
     else:
         return {}
-    unique, counts = np.unique(ids, return_counts=True)
-    return {name.get(int(c), str(int(c))): int(n) for c, n in zip(unique, counts, strict=True)}
+    return {names.get(number, str(number)): count for number, count in sorted(Counter(ids.tolist()).items())}

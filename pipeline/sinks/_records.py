@@ -16,6 +16,9 @@ from pipeline.sinks._names import encodable
 FRAME_SCHEMA = "vramline.frame/1"
 ROW_SCHEMA = "vramline.row/1"
 SCORE_DECIMALS, BOX_DECIMALS = 4, 2
+# For more numbers NumPy gives up the interpreter's lock, in each of its steps; getting it back, on a machine where a dozen
+# decoders wait for it, takes longer than the steps.
+_WITH_THE_LOCK = 500
 
 T = TypeVar("T")
 
@@ -53,8 +56,13 @@ def rounded_array(values: Any, decimals: int) -> npt.NDArray[Any]:
 
     Rounded in double precision: a float32 0.3 is 0.30000001192 as a double, and would be written so.
     """
-    result: npt.NDArray[Any] = np.round(np.asarray(values, np.float64), decimals) + 0.0  # -0.0 becomes 0.0
-    return result
+    values = np.asarray(values)
+    flat = values.reshape(-1)
+    result = np.empty(flat.size, np.float64)
+    for first in range(0, flat.size, _WITH_THE_LOCK):
+        some = slice(first, first + _WITH_THE_LOCK)
+        result[some] = np.round(flat[some].astype(np.float64), decimals) + 0.0  # -0.0 becomes 0.0
+    return result.reshape(values.shape)
 
 
 def rounded(values: Any, decimals: int) -> list[Any]:

@@ -134,9 +134,8 @@ class CudaDetectionPostprocessor:
         check_largest(float(header["largest"].max(initial=0)))
         self._warn(int(header["crowded"].sum()), int(header["cut"].sum()))
         counts = header["count"]
-        found = rows[np.arange(rows.shape[1]) < counts[:, None]]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        boxes, scores, class_ids = (np.ascontiguousarray(found[name]) for name in ("box", "score", "class_id"))
+        boxes, scores, class_ids = (_first_rows(rows[name], counts.tolist()) for name in ("box", "score", "class_id"))
         return Predictions(detections=Detections(boxes, scores, class_ids, offsets, self._names))
 
     def _warn(self, crowded: int, cut: int) -> None:
@@ -181,6 +180,16 @@ class CudaDetectionPostprocessor:
         record["capacity"], record["kept_capacity"] = CAPACITY, self._kept_capacity
         record["most"], record["result_bytes"] = config.max_detections, self._results.itemsize
         return parameters
+
+
+def _first_rows(values: Array, counts: Sequence[int]) -> Array:
+    """(N, most, ...) -> so many of each, one behind another.
+
+    Frame by frame and not with a mask: NumPy gives up the interpreter's lock for more than 500 numbers, and on a machine
+    whose other threads wait for it, getting it back takes longer than all this.
+    """
+    none = values[:0].reshape(0, *values.shape[2:])
+    return np.concatenate([none, *(own[:count] for own, count in zip(values, counts, strict=True))])
 
 
 def _checked_rules(config: DetectionConfig, names: Mapping[int, str]) -> ClassRules:
