@@ -15,7 +15,7 @@ from pipeline.vram import Reservation
 
 # So many packets of a video go into the decoder in one call, where its parser finds pictures by their start codes. Every call
 # gives up the interpreter's lock, and with other threads waiting for it, getting it back costs more than the call itself.
-PACKETS_AT_ONCE = 8
+PACKETS_AT_ONCE = 16
 # The largest size that a decoder is told of is at least this, in samples.
 _LEAST_MAX = 64
 

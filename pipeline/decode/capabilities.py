@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.decode._picture import layout_of
 from pipeline.device_errors import explained
-from pipeline.errors import DeviceError
+from pipeline.errors import DeviceError, DeviceMemoryError
 from pipeline.observe.machine import driver, has_library
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ CODECS = {
 _CHROMA = {(1, 1): "420", (0, 0): "444"}
 _CHROMA_NAMES = {(1, 1): "4:2:0", (1, 0): "4:2:2", (0, 0): "4:4:4", (0, 1): "4:4:0", (2, 0): "4:1:1", (2, 2): "4:1:0"}
 _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
+
+# A CUDA context for the question, with room to spare.
+_LEAST_FREE_BYTES = 640 << 20
 
 # Probing and creating decoders at the same time from several threads is left to nobody's luck.
 creation_lock = threading.Lock()
@@ -169,6 +172,12 @@ def gpu_capabilities(ordinal: int) -> Capabilities:
 
 
 def _ask(nvc: NvCodec, ordinal: int, codec: str, chroma: str, depth: int) -> Limits | None:
+    free_bytes = _free_bytes(ordinal)
+    if free_bytes is not None and free_bytes < _LEAST_FREE_BYTES:
+        # PyNvVideoCodec does not look at whether it got its context, and goes on in memory that is not its own.
+        raise DeviceMemoryError(
+            f"the GPU is out of memory: to ask what it decodes takes some hundred MB, and {free_bytes >> 20} MB are left"
+        )
     try:
         caps = nvc.GetDecoderCaps(
             gpuid=ordinal,
@@ -186,6 +195,17 @@ def _ask(nvc: NvCodec, ordinal: int, codec: str, chroma: str, depth: int) -> Lim
         return None
     fields = ("width_min", "height_min", "width_max", "height_max", "mb_num_max")
     return Limits(*(int(caps.get(field, 0)) for field in fields))
+
+
+def _free_bytes(ordinal: int) -> int | None:
+    """Of the GPU's memory; None where nobody can tell."""
+    try:
+        import cupy
+
+        free: int = cupy.cuda.Device(ordinal).mem_info[0]
+    except Exception:  # asking the decoder will say what is wrong
+        return None
+    return free
 
 
 def decode_errors(nvc: NvCodec) -> tuple[type[Exception], ...]:

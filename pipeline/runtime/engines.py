@@ -35,9 +35,9 @@ _OPEN_SOURCES_ON_GPU = 16
 _READING_VIDEOS = 1
 # NVDEC's library has each thread that waits for a picture look for it again and again, a percent or two of a core. So many
 # keep 7 decoders busy.
-_DECODING_VIDEOS = 12
-# What comes out of a decoder at a time has room while as much waits.
-_LEAST_SLOT_FRAMES_ON_GPU = 2 * PACKETS_AT_ONCE
+_DECODING_VIDEOS = 14
+# What comes out of a decoder at a time has room.
+_LEAST_SLOT_FRAMES_ON_GPU = PACKETS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.decode.memory import decoder_size, picture_size
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.vram import MIB, MemoryPlan, Part, Shares
 
-# Frames of a video that may be out of its decoder's hands: at least these, for some to wait while others are decoded.
-_LEAST_SURFACES = 12
+# Frames of a video that may be out of its decoder's hands: at least what comes out at a time, and some on their way. With
+# fewer than its place in front of the model holds, batches would wait for frames that cannot come.
+_LEAST_SURFACES = PACKETS_AT_ONCE + 4
 _INPUT_TENSORS = 3
 _PLANS_BYTES = 8 * MIB
 _CVCUDA_BYTES = 512 * MIB

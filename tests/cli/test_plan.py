@@ -76,7 +76,7 @@ def test_numbers_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert (found["engine"], found["open_sources"], found["batch_size"]) == ("cpu", 2, 8)
     parts = {part["name"]: part["size_bytes"] for part in found["memory"]["parts"]}
     # A camera and a video at a time, both counted as 640x480; 12 frames for each, and those of seven batches together.
-    assert parts["decoded frames"] == 2 * (12 + 7 * 8 // 2) * 640 * 480 * 3 // 2
+    assert parts["decoded frames"] == 2 * (20 + 7 * 8 // 2) * 640 * 480 * 3 // 2
     assert parts["preprocessing"] == 3 * 8 * 128 * 96 * 3 * 4 + 8 * MIB
     assert found["memory"]["free_bytes"] is None
     assert [source["source"] for source in found["sources"]][:2] == ["a", "b"]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from media_maker import make_clip
 
 from pipeline.config.models import Decode, Source
+from pipeline.decode import capabilities
 from pipeline.decode._surface_ring import Loan, SurfaceRing
 from pipeline.decode.memory import LEAST_SURFACES, SurfaceMemory, decoder_size, picture_size
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
@@ -236,6 +237,20 @@ def test_faults_while_uploading(nvc: FakeNvCodec, clip: Path, failure: Exception
     sys.modules["cupy"].failure = failure  # type: ignore[attr-defined]
     with pytest.raises(raised):
         opened(clip)
+
+
+def test_a_card_that_is_too_full_to_be_asked_is_not_asked(nvc: FakeNvCodec, clip: Path, monkeypatch: Any) -> None:
+    """PyNvVideoCodec would go on without the context that it did not get, and the process would not."""
+
+    def asked(self: FakeNvCodec, **_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(FakeNvCodec, "GetDecoderCaps", asked)
+    monkeypatch.setattr(capabilities, "_free_bytes", lambda ordinal: 3 << 20)
+    with pytest.raises(SourceError, match=r"the GPU is out of memory: .*3 MB are left") as caught:
+        opened(clip)
+    assert caught.value.code is SourceErrorCode.OUT_OF_MEMORY
+    assert "runtime.open_sources" in str(caught.value.remedy)
 
 
 def test_a_full_card_is_no_answer_to_what_it_decodes(nvc: FakeNvCodec, clip: Path, monkeypatch: Any) -> None:

@@ -108,7 +108,7 @@ def test_the_budget_is_divided_before_anything_is_taken(config: Config, done: li
     options = done[-1][1]
     assert options["memory"].allowance is stages.decoders
     assert options["memory"].source_bytes == memory.shares.source_bytes
-    assert options["ring"] == 12 + 9 * 16
+    assert options["ring"] == 20 + 9 * 16
     assert options["stream"] is stages.decode_stream
 
 
