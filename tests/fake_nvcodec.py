@@ -59,9 +59,6 @@ def _packet(data: bytes) -> av.Packet:
     return packet
 
 
-_DELIMITERS = (b"\0\0\0\1\x09\xf0", b"\0\0\0\1\x46\x01\x50")
-
-
 class FakeDecoder:
     def __init__(
         self, module: FakeNvCodec, codec: str, most: tuple[int, int] = (0, 0), *, is_prompt: bool = False
@@ -107,9 +104,7 @@ class FakeDecoder:
         if data is None:
             self._context.flush_buffers()
         self._late += frames
-        delay = DELAY
-        if self._is_prompt:  # the parser waits for what tells that the picture has ended
-            delay = 0 if data is None or data.endswith(_DELIMITERS) else 1
+        delay = 1 if self._is_prompt else DELAY  # the parser waits for the next picture to begin
         while len(self._late) > (0 if data is None else delay):
             self._show(self._late.popleft())
         return len(self._ready)

@@ -27,9 +27,6 @@ _SPECIAL_UNITS = {
     "h264": (0, 0x1F, frozenset((5, 7, 8, 15))),
     "hevc": (1, 0x3F, frozenset((*range(16, 24), 32, 33, 34))),
 }
-# An access unit delimiter, which begins the next picture: by it NVDEC's parser knows that the one before has ended.
-# (PyNvVideoCodec has a flag for that, but does not hand it on where frames are fetched by number.)
-NEXT_PICTURE = {"h264": _START_CODE + b"\x09\xf0", "hevc": _START_CODE + b"\x46\x01\x50"}
 # Their headers may stand in the container alone.
 _WITH_HEADERS_APART = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")
 

@@ -49,8 +49,8 @@ class NvdecSession:
             ring: How many of them may be on loan.
             memory: What was taken for it.
             scaled_from: The video's (width, height) where `layout` is smaller.
-            is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out as soon as the
-                parser has seen its end, and not when four more have gone in.
+            is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out with the next one,
+                whose begin is its end to the parser, and not later.
         """
         more: dict[str, Any] = {}
         if is_prompt:

@@ -16,7 +16,7 @@ from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._indexed import AnyPacket, IndexedFile, real
 from pipeline.decode._open import failure
-from pipeline.decode._packets import NEXT_PICTURE, ForNvdec, Unit, picture_in
+from pipeline.decode._packets import ForNvdec, Unit, picture_in
 from pipeline.decode._reasons import Reason
 from pipeline.decode._session import PACKETS_AT_ONCE, NvdecSession, surface_layout
 from pipeline.decode._surface_ring import SurfaceRing
@@ -390,8 +390,6 @@ class NvdecDecoder(VideoDecoder):
         """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
         assert self._session is not None
         self._reading.end()
-        if unit is not None and self._look.is_prompt:
-            unit = bytes(unit) + NEXT_PICTURE[self._look.video.codec]
         data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
         try:
             self._decoding.begin()

@@ -79,7 +79,7 @@ def of_card(assets: Path, card: str, device: str, **post: Any) -> dict[str, Any]
     if not path.exists():
         pytest.skip(f"{path} is not there")
     return {
-        "model": {"path": str(path), "name": card, "precision": "fp32"},
+        "model": {"path": str(path), "name": card, "precision": "fp32", "xla": False},
         "preprocess": known.preprocess,
         "postprocess": {**known.postprocess, **post},
     }

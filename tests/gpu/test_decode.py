@@ -273,7 +273,7 @@ def test_live_frames_come_out_as_soon_as_their_order_allows(
             frame.picture.surface.release()
     print(f"{codec}, {name}, reordered: {reordered}: {behind}")
     assert found == wanted
-    assert (max(behind[1:45]) == 0) is not reordered
+    assert (max(behind[1:45]) <= 1) is not reordered  # the next packet tells that a picture has ended
 
 
 def test_open_and_close_leave_no_memory_behind(tmp_path: Path, stream: Stream) -> None:
