@@ -10,8 +10,9 @@ from pipeline.frames import Frame, ResultBatch
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.batching import FixedPatience
-from pipeline.runtime.lane import STAGES, Lane, Stages
+from pipeline.runtime.lane import Lane
 from pipeline.runtime.session import let_go
+from pipeline.runtime.steps import STAGES, Stages
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats, DropCause
 

@@ -23,8 +23,8 @@ import numpy as np
 from pipeline.decode import nvdec
 from pipeline.decode.download import surface_bytes
 from pipeline.frames import Frame, InputBatch, Predictions
-from pipeline.runtime.lane import Stages
 from pipeline.runtime.session import let_go
+from pipeline.runtime.steps import Stages
 from pipeline.stages import Decoder
 
 # As a float16 or float32 not a number; as a sample nearly white.

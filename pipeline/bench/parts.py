@@ -12,8 +12,8 @@ from pipeline.bench.fence import Fence
 from pipeline.bench.meter import BenchError, Measurement, Meter
 from pipeline.errors import VramlineError
 from pipeline.frames import Frame, InputBatch, Predictions
-from pipeline.runtime.lane import Stages
 from pipeline.runtime.session import let_go
+from pipeline.runtime.steps import Stages
 from pipeline.sources.freshness import RateGate
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats

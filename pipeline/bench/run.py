@@ -21,8 +21,8 @@ from pipeline.observe.machine import choose_device
 from pipeline.observe.status import RunStatus
 from pipeline.runtime.build import Progress, build_stages, find_videos
 from pipeline.runtime.engines import open_sources
-from pipeline.runtime.lane import Stages
 from pipeline.runtime.pipeline import BuildStages, Pipeline
+from pipeline.runtime.steps import Stages
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import Model
 

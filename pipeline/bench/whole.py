@@ -16,9 +16,9 @@ from pipeline.bench.meter import BenchError, Measurement, Meter
 from pipeline.config.models import Config
 from pipeline.frames import Array, InputBatch, ResultBatch
 from pipeline.observe.status import RunStatus, SourceState, StageTimes
-from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.pipeline import Pipeline
+from pipeline.runtime.steps import STAGES, Stages
 from pipeline.stages import Model, SinkSource
 
 _END_S = 60.0

@@ -14,10 +14,10 @@ from pipeline.device_errors import in_words
 from pipeline.errors import SourceError
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes
 from pipeline.runtime.engines import Job, cpu_stages, cuda_stages, open_sources
-from pipeline.runtime.lane import STAGES, TRACK, Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.ranges import with_ranges
 from pipeline.runtime.second import find_second, stage_names
+from pipeline.runtime.steps import STAGES, TRACK, Stages
 from pipeline.sources.resolve import VideoSpec, resolve
 from pipeline.stages import Model
 

@@ -13,9 +13,9 @@ from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.errors import SourceError
 from pipeline.observe.memory import summary_line
 from pipeline.observe.status import RunStatus
-from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.session import OpenDecoder
+from pipeline.runtime.steps import Stages
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import Decoder, DecodeStats, Model
 from pipeline.vram import Allowance

@@ -25,7 +25,8 @@ from pipeline.runtime.build import Progress, build_stages, find_videos, new_stat
 from pipeline.runtime.engines import open_sources, slot_frames
 from pipeline.runtime.ingest import Ingest, Limits
 from pipeline.runtime.intake import Intake
-from pipeline.runtime.lane import Lane, Stages
+from pipeline.runtime.lane import Lane
+from pipeline.runtime.steps import Stages
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DropCause
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.frames import Frame, Predictions
-from pipeline.runtime.lane import Stages
+from pipeline.runtime.steps import Stages
 
 OpenRange = Callable[[str, Sized], AbstractContextManager[object]]
 """Stage, the frames (empty: not known here) -> what is entered before the work and left behind it.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.inference.shared_stream import SharedStream
     from pipeline.plugins.host import Loaded, PluginHost
     from pipeline.runtime.engines import Job
-    from pipeline.runtime.lane import Stages as BuiltStages
+    from pipeline.runtime.steps import Stages as BuiltStages
 
 # What says nothing of places in the picture stays true when the object has moved on.
 _KEPT = (ClassifyPost, EmbeddingPost)

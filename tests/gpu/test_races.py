@@ -39,8 +39,8 @@ from pipeline.preprocess.engines import device_preprocessor
 from pipeline.preprocess.upload import Uploader
 from pipeline.runtime import build
 from pipeline.runtime.engines import Job, cuda_stages
-from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.steps import Stages
 from pipeline.sources.resolve import VideoSpec, resolve
 
 SOURCES, BATCH = 21, 8

@@ -13,8 +13,8 @@ from pipeline.config.models import Config
 from pipeline.errors import SourceError, SourceErrorCode
 from pipeline.observe.status import SourceStatus, StageTimes
 from pipeline.runtime import pipeline as runtime
-from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.steps import STAGES, Stages
 
 sys.path.insert(0, str(Path(__file__).parent))
 import fakes

@@ -23,8 +23,8 @@ from pipeline.errors import DeviceLostError, DeviceMemoryError, ExitCode, Source
 from pipeline.frames import Frame, InputBatch, Predictions
 from pipeline.observe.status import SourceState, SourceStatus, StageTimes
 from pipeline.runtime import pipeline as runtime
-from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.steps import STAGES, Stages
 from pipeline.sinks import build_sink
 from pipeline.sources import VideoSpec
 from pipeline.vram import Allowance

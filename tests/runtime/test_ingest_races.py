@@ -24,8 +24,8 @@ from pipeline.observe.status import ENDED, SourceState, SourceStatus, StageTimes
 from pipeline.runtime import build, ingest
 from pipeline.runtime import pipeline as runtime
 from pipeline.runtime.ingest import Limits
-from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.steps import STAGES, Stages
 from pipeline.sources.resolve import VideoSpec
 from pipeline.stages import DecodeStats, DropCause
 

@@ -28,8 +28,8 @@ from pipeline.preprocess import device_plans
 from pipeline.preprocess.fused import FusedPreprocessor
 from pipeline.preprocess.upload import Uploader
 from pipeline.runtime import pipeline as runtime
-from pipeline.runtime.lane import STAGES, Stages
 from pipeline.runtime.outputs import Outputs
+from pipeline.runtime.steps import STAGES, Stages
 from pipeline.sources.resolve import VideoSpec
 
 SOURCES, BATCH = 21, 8

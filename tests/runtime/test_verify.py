@@ -24,10 +24,10 @@ from pipeline.observe.trace.verdict import Limits
 from pipeline.observe.trace.windows import StageWindows
 from pipeline.runtime import build
 from pipeline.runtime import verify as verify_module
-from pipeline.runtime.lane import Stages
 from pipeline.runtime.outputs import Outputs
 from pipeline.runtime.ranges import with_ranges
 from pipeline.runtime.rehearsal import rehearsal
+from pipeline.runtime.steps import Stages
 from pipeline.runtime.verify import Plan, Verification, Verifier
 from pipeline.stages import DecodeStats, StreamInfo
 
