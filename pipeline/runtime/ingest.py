@@ -21,6 +21,7 @@ from pipeline.observe.logs import redacted_traceback
 from pipeline.observe.status import CONNECTED, ENDED, RunStatus, SourceState, SourceStatus
 from pipeline.queues import Closed
 from pipeline.runtime.flow import SourceEnd
+from pipeline.runtime.host_memory import HostMemory
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.session import OpenDecoder, Session, SessionEnd, Track, let_go
 from pipeline.sources.backoff import Backoff
@@ -114,6 +115,7 @@ class Ingest:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, _Stream] = {}
         self._leaving: list[_Stream] = []  # removed, and their sessions not over yet
+        self._memory = HostMemory()
         self._is_stopping = False
         self._end_lock = threading.Lock()  # held where sources are added and where the last one has ended
         self._has_ended = False
@@ -279,6 +281,7 @@ class Ingest:
         now_s = time.monotonic()
         for stream in (*self._streams.values(), *self._leaving):
             self._watch(stream, now_s)
+        self._memory.tick()
         if not self._is_stopping:
             self._connect_waiting()
 
@@ -388,6 +391,7 @@ class Ingest:
 
     def _ended(self, stream: _Stream, session: Session, end: SessionEnd) -> None:
         """What follows a session's end."""
+        self._memory.freed()
         if session is not stream.session:
             return  # it was left behind
         stream.session = stream.leave_by_s = None

@@ -1,0 +1,56 @@
+"""What is free goes back to the system, and not too often."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.runtime.host_memory import HostMemory, give_back
+
+
+def test_now_and_then_and_only_if_something_was_freed() -> None:
+    now_s, given = [0.0], []
+    memory = HostMemory(lambda: given.append(now_s[0]), lambda: now_s[0])
+    for now_s[0] in range(300):
+        memory.tick()
+    assert given == []
+    for now_s[0] in range(300, 400):
+        memory.freed()
+        memory.tick()
+    assert given == [300, 330, 360, 390]
+    for now_s[0] in range(400, 500):  # the last ones too
+        memory.tick()
+    assert given == [300, 330, 360, 390, 420]
+
+
+def has_trim() -> bool:
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
+
+
+@pytest.mark.skipif(not has_trim(), reason="the C library is not glibc")
+def test_scattered_memory_goes_back() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    size, count = 32 << 10, 2048  # 64 MB in pieces that come from an arena
+
+    def held_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = held_bytes()
+    pieces = [libc.malloc(size) for _ in range(count)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, size)
+    for piece in pieces[:-1]:  # the last one keeps the arena from shrinking
+        libc.free(piece)
+    assert held_bytes() - before > 0.9 * size * count
+    give_back()
+    assert held_bytes() - before < 0.1 * size * count
+    libc.free(pieces[-1])
