@@ -66,9 +66,11 @@ LEAST_RATE = 0.97
 MOST_P99_RATIO, MOST_P99_MORE_S = 1.5, 0.05
 MOST_MORE = 1  # threads or file descriptors at the end
 MOST_SLOPE = 0.5  # threads or file descriptors per 100 reconnects: less than one of 200 reconnects leaves one behind
-# glibc gives threads one of 8 arenas per core. Each keeps what the largest decoder in it once needed, some MB, so memory
-# grows until all have seen one (with MALLOC_ARENA_MAX=1 it hardly does); the second half of the samples has to be flat. A
-# leak would show there as well: 50 kB a reconnect, or one decoder (its pictures alone are some MB) in 100, are more.
+# What ended connections have freed goes back to the system every 30 s, and what a process holds goes up and down with it; so
+# the least of each minute counts. At first it rises, until each of glibc's arenas (8 per core) has seen the largest decoder;
+# the second half of the samples has to be flat. A leak would show there: 50 kB a reconnect, or one decoder (its pictures
+# alone are some MB) in 100, are more.
+FLOOR_S = 60
 MOST_GROWTH_BYTES = 16 << 20
 
 
@@ -793,20 +795,25 @@ def _not_disturbed(findings: Findings) -> Verdict:
     return Verdict("left alone, stays connected", not unasked, text)
 
 
+def floors(samples: Sequence[Level]) -> list[Level]:
+    """Of each minute up to the end, the moment at which the process held least."""
+    starts = range(len(samples) % FLOOR_S, len(samples), FLOOR_S)
+    return [min(samples[i : i + FLOOR_S], key=lambda s: s.rss_bytes) for i in starts]
+
+
 def _memory(findings: Findings, is_long: bool) -> Verdict:
-    samples = findings.samples
-    found, later = trend(samples, "rss_bytes"), trend(samples[len(samples) // 2 :], "rss_bytes")
-    first, half, last = found["first"], later["first"], found["last"]
-    if first is None or half is None or last is None:
+    least = floors(findings.samples) if is_long else findings.samples
+    if not least:
         return Verdict("memory", None, "no samples")
-    mib = 1 << 20
-    rise, per_100 = (None if x is None else x / mib for x in (later["per_hour"], later["per_100_reconnects"]))
+    mib, later = 1 << 20, least[len(least) // 2 :]
+    first, half, last = (s.rss_bytes / mib for s in (least[0], later[0], least[-1]))
+    rise = slope([float(s.reconnects) for s in later], [s.rss_bytes / mib for s in later])
     text = (
-        f"{first / mib:.1f} -> {half / mib:.1f} -> {last / mib:.1f} MiB; second half {(last - half) / mib:+.1f} MiB in "
-        f"{samples[-1].at_s - samples[len(samples) // 2].at_s:.0f} s (at most {MOST_GROWTH_BYTES / mib:.0f}), "
-        f"{_number(rise, '+.1f')} MiB an hour, {_number(per_100, '+.2f')} per 100 reconnects"
+        f"{first:.1f} -> {half:.1f} -> {last:.1f} MiB{', least of a minute' if is_long else ''}; second half "
+        f"{last - half:+.1f} MiB in {later[-1].at_s - later[0].at_s:.0f} s (at most {MOST_GROWTH_BYTES / mib:.0f}), "
+        f"{_number(None if rise is None else 100 * rise, '+.2f')} per 100 reconnects"
     )
-    return Verdict("memory", last - half <= MOST_GROWTH_BYTES, text + ("" if is_long else _SHORT))
+    return Verdict("memory", last - half <= MOST_GROWTH_BYTES / mib, text + ("" if is_long else _SHORT))
 
 
 def _unnoticed(findings: Findings) -> Iterator[Verdict]:
@@ -898,7 +905,7 @@ def as_dict(options: Options, findings: Findings, verdicts: Sequence[Verdict]) -
         "threads": trend(findings.samples, "threads"),
         "files": trend(findings.samples, "files"),
         "rss_bytes": trend(findings.samples, "rss_bytes"),
-        "rss_bytes_second_half": trend(findings.samples[len(findings.samples) // 2 :], "rss_bytes"),
+        "least_rss_bytes_of_each_minute": [s.rss_bytes for s in floors(findings.samples)],
         "before": asdict(findings.calm) if findings.calm else None,
         "after": asdict(findings.final) if findings.final else None,
         "calm_latency_ms": findings.calm_latency.quantiles_ms(),
