@@ -50,7 +50,7 @@ class NvdecSession:
             memory: What was taken for it.
             scaled_from: The video's (width, height) where `layout` is smaller.
             is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out with the next one,
-                whose begin is its end to the parser, and not later.
+                whose beginning is its end to the parser, and not later.
         """
         more: dict[str, Any] = {}
         if is_prompt:
