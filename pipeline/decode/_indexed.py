@@ -75,6 +75,13 @@ def real(packet: AnyPacket) -> Packet[VideoStream]:
     return _real(packet, is_keyframe=False) if isinstance(packet, FilePacket) else packet
 
 
+def new_packet(data: bytes) -> Packet[VideoStream]:
+    """A packet on memory of FFmpeg's, which reads a little beyond the end; `av.Packet(data)` would be on Python's."""
+    packet = cast("Packet[VideoStream]", av.Packet(len(data)))
+    packet.update(data)
+    return packet
+
+
 def data_of(packet: AnyPacket) -> memoryview:
     """Its bytes, not copied."""
     return packet.data if isinstance(packet, FilePacket) else memoryview(packet)
@@ -234,8 +241,7 @@ class _File:
 
 
 def _real(packet: FilePacket, *, is_keyframe: bool) -> Packet[VideoStream]:
-    found = cast("Packet[VideoStream]", av.Packet(packet.size))
-    found.update(bytes(packet.data))
+    found = new_packet(bytes(packet.data))
     found.pts, found.dts, found.duration = packet.pts, packet.dts, packet.duration
     found.time_base = packet.time_base
     found.is_keyframe = is_keyframe

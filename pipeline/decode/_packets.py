@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 import av
 import av.error
 from av.bitstream import BitStreamFilterContext
 
 from pipeline.decode._headers import Headers, avc_sets, nal_length_bytes, read_headers
-from pipeline.decode._indexed import AnyPacket, FilePacket, data_of, real
+from pipeline.decode._indexed import AnyPacket, FilePacket, data_of, new_packet, real
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -123,7 +123,7 @@ def picture_in(context: av.VideoCodecContext, packets: Sequence[Packet[VideoStre
     try:
         for packet in packets:
             # A picture that is not to be shown is as good; a copy carries no flags.
-            frames += context.decode(_new_packet(bytes(packet)) if packet.is_discard else packet)
+            frames += context.decode(new_packet(bytes(packet)) if packet.is_discard else packet)
             if frames:
                 break
         if not frames:
@@ -134,17 +134,10 @@ def picture_in(context: av.VideoCodecContext, packets: Sequence[Packet[VideoStre
     return frames[0] if frames else None
 
 
-def _new_packet(data: bytes) -> Packet[VideoStream]:
-    """A packet on memory of FFmpeg's, which reads a little beyond the end; `av.Packet(data)` would be on Python's."""
-    packet = cast("Packet[VideoStream]", av.Packet(len(data)))
-    packet.update(data)
-    return packet
-
-
 def _copy(packet: AnyPacket) -> Packet[VideoStream]:
     if isinstance(packet, FilePacket):
         return real(packet)
-    copy = _new_packet(bytes(packet))
+    copy = new_packet(bytes(packet))
     copy.pts, copy.dts = packet.pts, packet.dts
     if packet.has_sidedata("new_extradata"):
         copy.set_sidedata(packet.get_sidedata("new_extradata"))
