@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import orjson
 
 from pipeline.frames import Detections, FloatArray
@@ -44,4 +43,4 @@ def _head(class_id: int, label: str) -> bytes:
 
 
 def _numbers(values: FloatArray, decimals: int) -> bytes:
-    return orjson.dumps(np.ascontiguousarray(rounded_array(values, decimals)), option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(rounded_array(values, decimals), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -52,7 +52,7 @@ class Labels(PerClass[str]):
 
 
 def rounded_array(values: Any, decimals: int) -> npt.NDArray[Any]:
-    """Doubles whose shortest decimal form has at most this many decimals.
+    """Doubles whose shortest decimal form has at most this many decimals; a new array in C order.
 
     Rounded in double precision: a float32 0.3 is 0.30000001192 as a double, and would be written so.
     """

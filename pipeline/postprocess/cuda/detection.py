@@ -135,7 +135,8 @@ class CudaDetectionPostprocessor:
         self._warn(int(header["crowded"].sum()), int(header["cut"].sum()))
         counts = header["count"]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        boxes, scores, class_ids = (_first_rows(rows[name], counts.tolist()) for name in ("box", "score", "class_id"))
+        own = counts.tolist()
+        boxes, scores, class_ids = (_first_rows(rows[name], own) for name in ("box", "score", "class_id"))
         return Predictions(detections=Detections(boxes, scores, class_ids, offsets, self._names))
 
     def _warn(self, crowded: int, cut: int) -> None:
