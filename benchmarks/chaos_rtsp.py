@@ -70,7 +70,7 @@ MOST_SLOPE = 0.5  # threads or file descriptors per 100 reconnects: less than on
 # the least of each minute counts. At first it rises, until each of glibc's arenas (8 per core) has seen the largest decoder;
 # the second half of the samples has to be flat. A leak would show there: 50 kB a reconnect, or one decoder (its pictures
 # alone are some MB) in 100, are more.
-FLOOR_S = 60
+FLOOR_S, SHORT_FLOOR_S = 60, 10
 MOST_GROWTH_BYTES = 16 << 20
 
 
@@ -795,21 +795,22 @@ def _not_disturbed(findings: Findings) -> Verdict:
     return Verdict("left alone, stays connected", not unasked, text)
 
 
-def floors(samples: Sequence[Level]) -> list[Level]:
-    """Of each minute up to the end, the moment at which the process held least."""
-    starts = range(len(samples) % FLOOR_S, len(samples), FLOOR_S)
-    return [min(samples[i : i + FLOOR_S], key=lambda s: s.rss_bytes) for i in starts]
+def floors(samples: Sequence[Level], seconds: int) -> list[Level]:
+    """Of each so many seconds up to the end, the moment at which the process held least."""
+    starts = range(len(samples) % seconds, len(samples), seconds)
+    return [min(samples[i : i + seconds], key=lambda s: s.rss_bytes) for i in starts]
 
 
 def _memory(findings: Findings, is_long: bool) -> Verdict:
-    least = floors(findings.samples) if is_long else findings.samples
+    seconds = FLOOR_S if is_long else SHORT_FLOOR_S
+    least = floors(findings.samples, seconds)
     if not least:
         return Verdict("memory", None, "no samples")
     mib, later = 1 << 20, least[len(least) // 2 :]
     first, half, last = (s.rss_bytes / mib for s in (least[0], later[0], least[-1]))
     rise = slope([float(s.reconnects) for s in later], [s.rss_bytes / mib for s in later])
     text = (
-        f"{first:.1f} -> {half:.1f} -> {last:.1f} MiB{', least of a minute' if is_long else ''}; second half "
+        f"{first:.1f} -> {half:.1f} -> {last:.1f} MiB, least of each {seconds} s; second half "
         f"{last - half:+.1f} MiB in {later[-1].at_s - later[0].at_s:.0f} s (at most {MOST_GROWTH_BYTES / mib:.0f}), "
         f"{_number(None if rise is None else 100 * rise, '+.2f')} per 100 reconnects"
     )
@@ -905,7 +906,7 @@ def as_dict(options: Options, findings: Findings, verdicts: Sequence[Verdict]) -
         "threads": trend(findings.samples, "threads"),
         "files": trend(findings.samples, "files"),
         "rss_bytes": trend(findings.samples, "rss_bytes"),
-        "least_rss_bytes_of_each_minute": [s.rss_bytes for s in floors(findings.samples)],
+        "least_rss_bytes_of_each_minute": [s.rss_bytes for s in floors(findings.samples, FLOOR_S)],
         "before": asdict(findings.calm) if findings.calm else None,
         "after": asdict(findings.final) if findings.final else None,
         "calm_latency_ms": findings.calm_latency.quantiles_ms(),

@@ -183,7 +183,8 @@ def run(
         }
         note(result)
         if reconnects:
-            for result["reconnects"] in reconnect(pipeline, reconnects):
+            for found in reconnect(pipeline, reconnects):
+                result["reconnects"] = found
                 note(result)
         pipeline.stop()
         runner.join(60)
