@@ -96,7 +96,7 @@ class NvdecDecoder(VideoDecoder):
             capabilities: What the GPU decodes.
             memory: What it may take of the device's memory; default: any.
             scale: What NVDEC is to scale pictures to: surfaces are smaller then, `Picture.width` and `height` stay.
-            turns: What is done in turns with the decoders of other files.
+            turns: What is done in turns with the other decoders.
 
         Raises:
             SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
@@ -106,8 +106,9 @@ class NvdecDecoder(VideoDecoder):
         """
         self._device_stream = stream
         self._scale = scale
-        turns = _NO_TURNS if spec.is_url else turns
-        self._reading, self._decoding = Turn(turns.reading), Turn(turns.decoding)
+        of_file = _NO_TURNS if spec.is_url else turns
+        self._reading, self._decoding = Turn(of_file.reading), Turn(of_file.decoding)
+        self._handling = Turn(turns.handling if spec.settings.is_live else None)
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
         self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
@@ -138,11 +139,18 @@ class NvdecDecoder(VideoDecoder):
         self._ring.close()
         super().close()
 
+    def _next(self) -> Sequence[Frame]:
+        try:
+            return super()._next()
+        finally:
+            self._handling.end()
+
     def _release(self) -> None:
         super()._release()
         if self._indexed is not None:
             self._indexed.close()
         self._reading.end()
+        self._handling.end()
         self._session = None
         self._units.clear()
         # Each of these knows the decoder, or holds packets of it. The interpreter looks for such circles so rarely that
@@ -178,12 +186,14 @@ class NvdecDecoder(VideoDecoder):
 
     def _next_packets(self) -> Iterator[AnyPacket]:
         while True:
+            self._handling.end()
             if self._indexed is None or not self._indexed.is_indexed:  # else the interpreter's lock is kept
                 self._reading.begin()
             packet = self._ahead.popleft() if self._ahead else next(self._unread, None)
             if packet is None:
                 self._reading.end()
                 return
+            self._handling.begin()
             yield packet
 
     # ---------------------------------------------------------------------------------------------------- on the GPU
@@ -240,6 +250,7 @@ class NvdecDecoder(VideoDecoder):
             Whether nothing is shown across the key frame, and why it needs the CPU, if it does.
         """
         self._reading.end()  # another decoder may take its time
+        self._handling.end()
         headers = nvdec.headers(packet)
         if self._is_rewound and not headers.is_closed:
             self._session = None  # what is shown before it would be built on the end
@@ -337,6 +348,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _begin(self, look: _Look) -> str | None:
         """A decoder for such frames; why there is none, if so."""
+        self._handling.end()
         why_not = self._guard.why_not(look.video)
         if why_not is not None:
             return why_not
@@ -390,6 +402,7 @@ class NvdecDecoder(VideoDecoder):
         """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
         assert self._session is not None
         self._reading.end()
+        self._handling.end()
         data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
         try:
             self._decoding.begin()
@@ -397,6 +410,7 @@ class NvdecDecoder(VideoDecoder):
                 count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
             finally:
                 self._decoding.end()
+                self._handling.begin()
         except self._errors as e:
             self._session = None
             self._guard.check(e)
@@ -424,9 +438,11 @@ class NvdecDecoder(VideoDecoder):
         """The next frames that came out, as one group unless the ring cannot give so many at a time."""
         group: list[Frame] = []
         for _ in range(count or 0):
-            if group and not self._ring.has_room():
-                yield group  # who gets them gives them back
-                group = []
+            if not self._ring.has_room():
+                self._handling.end()
+                if group:
+                    yield group  # who gets them gives them back
+                    group = []
             frame = self._hand_out()
             if frame is not None:
                 group.append(frame)
@@ -481,7 +497,8 @@ class NvdecDecoder(VideoDecoder):
             log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
         self._has_warned = True
         self._reading.end()
-        self._reading = Turn(None)  # decoding takes so long that reading is nothing beside it
+        self._handling.end()
+        self._reading = self._handling = Turn(None)  # decoding takes so long that all else is nothing beside it
         upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
         try:
             for frame in self._in_software(self._next_packets()):
@@ -519,7 +536,7 @@ def open_nvdec(
         ring: How many surfaces of it may be on loan at a time.
         memory: What it may take of the device's memory; default: any.
         scale: What NVDEC is to scale pictures to; None: nothing is scaled.
-        turns: What is done in turns with the decoders of other files.
+        turns: What is done in turns with the other decoders.
 
     Raises:
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too

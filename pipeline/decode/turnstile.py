@@ -67,10 +67,17 @@ class Turnstile:
 
 @dataclass(frozen=True, slots=True)
 class DecodeTurns:
-    """What the decoders of files take turns by: reading packets and, apart from that, decoding. None: everybody at once."""
+    """What decoders take turns by; None: everybody at once.
+
+    Attributes:
+        reading: Reading the packets of files.
+        decoding: Decoding them.
+        handling: All that is done with a live stream's packet between reading and decoding it, and with what comes out.
+    """
 
     reading: Turnstile | None = None
     decoding: Turnstile | None = None
+    handling: Turnstile | None = None
 
 
 class Turn:

@@ -33,9 +33,12 @@ _OPEN_SOURCES_ON_GPU = 16
 # PyAV gives up the interpreter's lock several times for each packet that it reads. If many threads read at the same moment
 # they wait for it each time; in turns a thread has it back at once.
 _READING_VIDEOS = 1
+# All live streams come into their own each time a packet does: dozens of threads, which would wait for the lock against each
+# other and, worse, against the few that their frames are for. Beside one that waits for it another one has it.
+_HANDLING_STREAMS = 2
 # NVDEC's library has each thread that waits for a picture look for it again and again, a percent or two of a core. So many
 # keep 7 decoders busy.
-_DECODING_VIDEOS = 14
+_DECODING_VIDEOS = 16
 # What comes out of a decoder at a time has room.
 _LEAST_SLOT_FRAMES_ON_GPU = PACKETS_AT_ONCE
 
@@ -163,7 +166,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     sides, cascade = second_models(job, model, resolved, stream=stream)
     decoders = Allowance(memory.shares.decoders_bytes)
     surfaces = SurfaceMemory(decoders, memory.shares.source_bytes)
-    turns = DecodeTurns(Turnstile(_READING_VIDEOS), Turnstile(_DECODING_VIDEOS))
+    turns = DecodeTurns(Turnstile(_READING_VIDEOS), Turnstile(_DECODING_VIDEOS), Turnstile(_HANDLING_STREAMS))
     decode_scale = DecodeScale(resolved, job.rois) if stages.decode.scale == "auto" and cascade is None else None
 
     def open_decoder(spec: VideoSpec, stats: DecodeStats) -> Decoder:

@@ -1,8 +1,10 @@
-"""Turns at reading: first come, first served, and nobody is stopped by a turn that never ends."""
+"""Turns at reading, decoding and what is between: first come, first served, and nobody is stopped by a turn that never ends."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from media_maker import make_clip
 from pipeline.config.models import Decode, Source
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.decode.turnstile import DecodeTurns, Turn, Turnstile
+from pipeline.errors import SourceError
 from pipeline.sources import VideoSpec
 
 LONG_S = 60.0
@@ -116,22 +119,35 @@ def clip(tmp_path: Path) -> Path:
     return make_clip(tmp_path / "a.mkv", frames=50, gop=10)
 
 
-def decoder_of(clip: Path, turns: DecodeTurns, **settings: Any) -> Any:
-    spec = VideoSpec("cam", str(clip), str(clip), False, Source(path=str(clip), **settings))
+def decoder_of(clip: Path, turns: DecodeTurns, *, live: bool = False, **settings: Any) -> Any:
+    source = Source(url="rtsp://camera/x", policy="fifo") if live else Source(path=str(clip), **settings)
+    spec = VideoSpec("cam", str(clip), str(clip), False, source)
     return open_nvdec(spec, Decode(threads=1), stream=FakeStream(), ring=4, turns=turns)
+
+
+def frames_of(clip: Path, turns: DecodeTurns, *, live: bool) -> Iterator[Any]:
+    """To the end, which is an error of a live stream."""
+    with pytest.raises(SourceError, match="ended the stream") if live else contextlib.nullcontext():
+        yield from decoder_of(clip, turns, live=live)
+
+
+def one_each() -> DecodeTurns:
+    return DecodeTurns(Turnstile(1, LONG_S), Turnstile(1, LONG_S), Turnstile(1, LONG_S))
 
 
 def all_free(turns: DecodeTurns) -> bool:
     """Whether nobody has a turn."""
-    return all(not turnstile._begun_s for turnstile in (turns.reading, turns.decoding) if turnstile is not None)
+    turnstiles = (turns.reading, turns.decoding, turns.handling)
+    return all(not turnstile._begun_s for turnstile in turnstiles if turnstile is not None)
 
 
-def test_decoders_read_in_turns_to_their_end(clip: Path, nvc: FakeNvCodec) -> None:
-    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(2, LONG_S))
+@pytest.mark.parametrize("live", [False, True])
+def test_decoders_read_in_turns_to_their_end(clip: Path, nvc: FakeNvCodec, live: bool) -> None:
+    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(2, LONG_S), Turnstile(1, LONG_S))
     numbers: list[list[int]] = [[] for _ in range(6)]
 
     def read(found: list[int]) -> None:
-        for frame in decoder_of(clip, turns):
+        for frame in frames_of(clip, turns, live=live):
             found.append(frame.index)
             frame.picture.surface.release()
 
@@ -145,7 +161,7 @@ def test_decoders_read_in_turns_to_their_end(clip: Path, nvc: FakeNvCodec) -> No
 
 
 def test_frames_are_handed_out_and_decoders_closed_without_a_turn(clip: Path, nvc: FakeNvCodec) -> None:
-    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(1, LONG_S))
+    turns = one_each()
     decoder = decoder_of(clip, turns, loop=True)
     for count, frame in enumerate(decoder):
         assert all_free(turns), "who has a frame may do with it what it likes, for as long as it likes"
@@ -156,19 +172,55 @@ def test_frames_are_handed_out_and_decoders_closed_without_a_turn(clip: Path, nv
     assert all_free(turns)
 
 
-def test_what_the_cpu_decodes_takes_no_turns(tmp_path: Path, nvc: FakeNvCodec) -> None:
-    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(1, LONG_S))
+def test_a_live_streams_frame_is_handed_out_without_a_turn(clip: Path, nvc: FakeNvCodec) -> None:
+    turns, numbers = one_each(), []
+    for frame in frames_of(clip, turns, live=True):
+        assert all_free(turns)
+        numbers.append(frame.index)
+        frame.picture.surface.release()
+    assert numbers == list(range(50))
+    assert all_free(turns)
+
+
+def test_who_waits_for_room_lets_others_have_the_turn(clip: Path, nvc: FakeNvCodec) -> None:
+    turns, waits, held = one_each(), threading.Event(), []
+
+    def hold() -> None:
+        for frame in frames_of(clip, turns, live=True):
+            held.append(frame)
+            if len(held) == 4:  # all that may be out
+                waits.set()
+
+    thread = threading.Thread(target=hold, daemon=True)
+    thread.start()
+    assert waits.wait(30)
+    other = []
+    for frame in frames_of(clip, turns, live=True):
+        other.append(frame.index)
+        frame.picture.surface.release()
+    assert other == list(range(50))
+    while thread.is_alive():
+        for frame in held:
+            frame.picture.surface.release()  # again does nothing
+        thread.join(0.01)
+    assert [frame.index for frame in held] == list(range(50))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_the_cpu_decodes_takes_no_turns(tmp_path: Path, nvc: FakeNvCodec, live: bool) -> None:
+    turns = one_each()
     path = make_clip(tmp_path / "b.mp4", frames=20, pix_fmt="yuv422p")
-    for frame in decoder_of(path, turns):
+    for frame in frames_of(path, turns, live=live):
         assert all_free(turns)
         frame.picture.surface.release()
 
 
-def test_a_decoder_that_breaks_gives_its_turn_back(clip: Path, nvc: FakeNvCodec) -> None:
-    turns = DecodeTurns(Turnstile(1, LONG_S), Turnstile(1, LONG_S))
+@pytest.mark.parametrize("live", [False, True])
+def test_a_decoder_that_breaks_gives_its_turn_back(clip: Path, nvc: FakeNvCodec, live: bool) -> None:
+    turns = one_each()
     nvc.fail_at = {15}
     numbers = []
-    for frame in decoder_of(clip, turns):
+    for frame in frames_of(clip, turns, live=live):
         assert all_free(turns)
         numbers.append(frame.index)
         frame.picture.surface.release()
