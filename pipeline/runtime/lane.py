@@ -25,6 +25,9 @@ from pipeline.stages import DropCause
 
 # Preprocessed, waiting for the model. Of input tensors there are two more: the model's, and the one that is being filled.
 BATCHES_BEFORE_MODEL_ON_GPU = 1
+# Enqueued, their results not there yet: the one that the device works on, the next, and the one that is being enqueued. CUDA
+# takes a thousand launches ahead, a few batches of a model; then a thread that launches more keeps a whole core busy waiting.
+BATCHES_ON_GPU = 3
 
 Step = Callable[[Batch], None]
 
@@ -66,9 +69,12 @@ class Lane:
         self._on_failure = on_failure
         self._stopping = False
         self._steps = Steps(stages, status=status, on_drop=intake.on_drop, keep_pixels=keep_pixels, deliver=deliver)
+        self._on_device: BoundedQueue[None] = BoundedQueue(BATCHES_ON_GPU)
         queues, groups = self._layout(stages, queue_batches, takes_late=takes_late)
         self._queues = list(queues.values())
         status.queues.update({name: queue.stats for name, queue in queues.items()})
+        if stages.on_device and not takes_late:
+            status.queues["device"] = self._on_device.stats
         names = ("frames", *queues)
         # A model is called when somebody has taken what it gave before: three batches of that may be too much for a device.
         late = [takes_late or (stages.on_device and name == "model") for name in names]
@@ -84,23 +90,30 @@ class Lane:
     ) -> tuple[dict[str, BoundedQueue[Batch]], list[list[Step]]]:
         """The queues between the threads, in their order, and the steps of each thread."""
         steps = self._steps
-        prepare, infer, postprocess = steps.prepare, steps.infer, steps.postprocess
-        last: list[Step] = [steps.settle, steps.finish] if stages.cascade is None else [steps.settle]
+        prepare, infer, postprocess, settle = steps.prepare, steps.infer, steps.postprocess, steps.settle
         queues: dict[str, BoundedQueue[Batch]] = {}
         if not stages.on_device:
-            groups: list[list[Step]] = [[prepare], [infer], [postprocess, *last]]
+            groups: list[list[Step]] = [[prepare], [infer], [postprocess, settle]]
             queues["model"] = BoundedQueue(queue_batches)
         elif takes_late:
-            groups = [[prepare, infer, postprocess], last]
+            groups = [[prepare, infer, postprocess], [settle]]
         else:
-            groups = [[prepare], [infer], [postprocess], last]
+            groups = [[prepare], [self._enter_device, infer], [postprocess], [settle, self._leave_device]]
             queues["model"] = BoundedQueue(BATCHES_BEFORE_MODEL_ON_GPU)
             queues["outputs"] = BoundedQueue(1)
         queues["results"] = BoundedQueue(queue_batches)
         if stages.cascade is not None:
             groups.append([steps.finish])
             queues["crops"] = BoundedQueue(queue_batches)
+        else:
+            groups[-1].append(steps.finish)
         return queues, groups
+
+    def _enter_device(self, _batch: Batch) -> None:
+        self._on_device.put(None)
+
+    def _leave_device(self, _batch: Batch) -> None:
+        self._on_device.get()
 
     def start(self) -> None:
         """Starts the threads."""
@@ -114,6 +127,7 @@ class Lane:
     def give_up(self) -> None:
         """Drops what is in flight and wakes up everyone who waits: the run has failed."""
         self._intake.close(discard=True)
+        self._on_device.close()
         for queue in self._queues:
             for batch in queue.close(discard=True):
                 self._steps.abandon(batch)

@@ -15,7 +15,7 @@ from test_second_models import Pending, entry, with_cascade
 from pipeline.errors import ModelError
 from pipeline.frames import InputBatch
 from pipeline.preprocess.fused import FusedPreprocessor
-from pipeline.runtime.lane import BATCHES_BEFORE_MODEL_ON_GPU
+from pipeline.runtime.lane import BATCHES_BEFORE_MODEL_ON_GPU, BATCHES_ON_GPU
 
 MakePipeline = Callable[..., Any]
 
@@ -122,3 +122,31 @@ def test_preprocessing_goes_ahead_of_the_model_by_no_more_than_its_inputs(
     assert status.results == 80
     assert most[0] == inputs == BATCHES_BEFORE_MODEL_ON_GPU + 2
     assert status.queues["model"].capacity == BATCHES_BEFORE_MODEL_ON_GPU
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+def test_the_device_is_given_few_batches_ahead(make: MakePipeline, cascade: bool) -> None:
+    """CUDA has a thread that enqueues more than a thousand launches spin; and what is enqueued early is old when it is done."""
+    loans, enqueued, done, most, reached = Loans(), [0], [0], [0], threading.Event()
+
+    class Counting(FakeModel):
+        def __call__(self, tensor: Any) -> Any:
+            enqueued[0] += 1
+            most[0] = max(most[0], enqueued[0] - done[0])
+            if enqueued[0] - done[0] == BATCHES_ON_GPU:
+                reached.set()
+            return super().__call__(tensor)
+
+    def postprocess(outputs: Any, batch: InputBatch) -> Any:
+        def on_wait() -> None:
+            assert reached.wait(20), "the device waits for work"
+            done[0] += 1
+
+        return Pending(fake_postprocess(outputs, batch), on_wait)
+
+    more = {"decode_stream": TwoStreams(loans), "postprocess": postprocess}
+    second = with_cascade(entry(loans=loans), **more) if cascade else lambda status: more
+    decoders = {name: SurfaceDecoder(name, 40, loans) for name in "ab"}
+    status = make(decoders, on_device=True, model=Counting(4), second=second, queue_batches=8).run()
+    assert status.results == 80
+    assert most[0] == BATCHES_ON_GPU == status.queues["device"].high_water
