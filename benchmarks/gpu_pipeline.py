@@ -71,6 +71,9 @@ def show(name: str, clip: Path, sources: int, report: Report) -> None:
     whole, latency = report.whole.measured, report.whole.latency
     gpu = whole.gpu
     busy = f"GPU {gpu.gpu_percent:.0f} %, NVDEC {gpu.nvdec_percent or 0:.0f} %" if gpu else "GPU unknown"
+    alone = report.parts["model"].gpu
+    if gpu and gpu.sm_clock_mhz and alone and alone.sm_clock_mhz:
+        busy += f", SM {gpu.sm_clock_mhz:.0f} MHz (model alone {alone.sm_clock_mhz:.0f})"
     p50, p99 = (latency.p50_ms, latency.p99_ms) if latency else (0.0, 0.0)
     print(
         f"{name:10} {clip.name:28} {sources:3} sources: decode {rates['decode']:6.0f}, + preprocess"

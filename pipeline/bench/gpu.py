@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,42 +19,49 @@ class GpuUse:
         gpu_percent: Share of the time in which a kernel ran.
         nvdec_percent: Of the video decoders, over all of them; None where the driver does not say.
         memory_bytes: Most that was in use, by all processes on the GPU.
+        sm_clock_mhz: Of the multiprocessors, which the driver lowers where power or heat demand it: rates at different clocks
+            are no measure of each other. None where the driver does not say.
+        power_w: What the board drew; None where the driver does not say.
     """
 
     gpu_percent: float
     nvdec_percent: float | None
     memory_bytes: int
+    sm_clock_mhz: float | None = None
+    power_w: float | None = None
 
 
 class GpuSampler:
     """Asks the driver about one GPU; in use from `start` on."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
-        self._nvml, self._handle = nvml, handle
-        self._gpu: list[float] = []
-        self._nvdec: list[float] = []
-        self._memory: list[int] = []
+        self._error = nvml.NVMLError
+        self._asked: dict[str, Callable[[], float]] = {
+            "memory": lambda: nvml.nvmlDeviceGetMemoryInfo(handle).used,
+            "gpu": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+            "nvdec": lambda: nvml.nvmlDeviceGetDecoderUtilization(handle)[0],
+            "sm_clock": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            "power": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+        }
+        self._told: dict[str, list[float]] = {}
 
     def start(self) -> None:
         """Forgets what was sampled before."""
-        self._gpu, self._nvdec, self._memory = [], [], []
+        self._told = {}
 
     def sample(self) -> None:
         """Looks once; what the driver does not tell is left out."""
-        nvml, handle = self._nvml, self._handle
-        try:
-            self._memory.append(int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
-            self._gpu.append(float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu))
-            self._nvdec.append(float(nvml.nvmlDeviceGetDecoderUtilization(handle)[0]))
-        except nvml.NVMLError:
-            pass
+        for what, ask in self._asked.items():
+            with contextlib.suppress(self._error):
+                self._told.setdefault(what, []).append(ask())
 
     def use(self) -> GpuUse | None:
         """Since `start`; None if the driver told nothing."""
-        if not self._gpu:
+        means = {what: sum(told) / len(told) for what, told in self._told.items() if told}
+        if "gpu" not in means or "memory" not in means:
             return None
-        nvdec = sum(self._nvdec) / len(self._nvdec) if self._nvdec else None
-        return GpuUse(sum(self._gpu) / len(self._gpu), nvdec, max(self._memory))
+        most_bytes = int(max(self._told["memory"]))
+        return GpuUse(means["gpu"], means.get("nvdec"), most_bytes, means.get("sm_clock"), means.get("power"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,13 @@ def _clip_line(clip: Clip) -> str:
 
 def _table(report: Report) -> list[str]:
     has_gpu = report.whole.measured.gpu is not None
-    head = ["", "frames/s", "CPU-ms/frame", "cores busy", *(("GPU", "NVDEC", "GPU memory") if has_gpu else ())]
+    head = [
+        "",
+        "frames/s",
+        "CPU-ms/frame",
+        "cores busy",
+        *(("GPU", "NVDEC", "GPU memory", "SM clock", "power") if has_gpu else ()),
+    ]
     measured = {_TITLES[name]: report.parts[name] for name in PARTS if name in report.parts}
     rows = [_row(title, part, has_gpu=has_gpu) for title, part in {**measured, _WHOLE: report.whole.measured}.items()]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
@@ -134,6 +140,8 @@ def _row(title: str, part: Measurement, *, has_gpu: bool) -> list[str]:
         return row
     gpu = part.gpu
     if gpu is None:
-        return [*row, "-", "-", "-"]
+        return [*row, *5 * ["-"]]
     nvdec = "-" if gpu.nvdec_percent is None else f"{gpu.nvdec_percent:.0f} %"
-    return [*row, f"{gpu.gpu_percent:.0f} %", nvdec, size(gpu.memory_bytes)]
+    clock = "-" if gpu.sm_clock_mhz is None else f"{gpu.sm_clock_mhz:,.0f} MHz"
+    power = "-" if gpu.power_w is None else f"{gpu.power_w:.0f} W"
+    return [*row, f"{gpu.gpu_percent:.0f} %", nvdec, size(gpu.memory_bytes), clock, power]

@@ -127,6 +127,8 @@ class FakeNvml(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name.startswith("NVML_CLOCK_"):
+            return name.removeprefix("NVML_CLOCK_")
         answers: dict[str, Any] = {
             "nvmlInit": lambda: None,
             "nvmlDeviceGetHandleByPciBusId": lambda bus: f"handle of {bus}",
@@ -135,6 +137,8 @@ class FakeNvml(types.ModuleType):
             "nvmlDeviceGetMemoryInfo": self._memory,
             "nvmlDeviceGetUtilizationRates": lambda handle: types.SimpleNamespace(gpu=40 + self.asked),
             "nvmlDeviceGetDecoderUtilization": lambda handle: [90, 166_000],
+            "nvmlDeviceGetClockInfo": lambda handle, which: {"SM": 1900 + 10 * self.asked}[which],
+            "nvmlDeviceGetPowerUsage": lambda handle: 250_000 + 1000 * self.asked,
         }
 
         def call(*arguments: Any) -> Any:
@@ -173,13 +177,15 @@ def test_the_gpu_is_watched(on_a_gpu: Any) -> None:
     use = sampler.use()
     assert use is not None
     assert (use.gpu_percent, use.nvdec_percent, use.memory_bytes) == (43.5, 90, 4000)
+    assert (use.sm_clock_mhz, use.power_w) == (1935, 253.5)
 
 
 def test_a_gpu_that_does_not_say_everything(on_a_gpu: Any) -> None:
-    watch = on_a_gpu(FakeNvml(nvmlDeviceGetDecoderUtilization="Not Supported"))
+    watch = on_a_gpu(FakeNvml(nvmlDeviceGetDecoderUtilization="Not Supported", nvmlDeviceGetPowerUsage="No Permission"))
     watch.sampler.start()
     watch.sampler.sample()
-    assert (watch.sampler.use().gpu_percent, watch.sampler.use().nvdec_percent) == (42, None)
+    use = watch.sampler.use()
+    assert (use.gpu_percent, use.nvdec_percent, use.sm_clock_mhz, use.power_w) == (42, None, 1920, None)
     watch = on_a_gpu(FakeNvml(nvmlInit="Driver Not Loaded"))
     assert (watch.sampler, watch.facts) == (None, None)
     assert watch.reason == "NVIDIA's management library cannot be used: Driver Not Loaded"
