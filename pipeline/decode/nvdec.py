@@ -106,9 +106,7 @@ class NvdecDecoder(VideoDecoder):
         """
         self._device_stream = stream
         self._scale = scale
-        of_file = _NO_TURNS if spec.is_url else turns
-        self._reading, self._decoding = Turn(of_file.reading), Turn(of_file.decoding)
-        self._handling = Turn(turns.handling if spec.settings.is_live else None)
+        self._turns, self._turn = turns.of(spec), Turn()
         self._may_fall_back = decode.fallback == "cpu"
         self._ring = SurfaceRing(ring)
         self._guard = DeviceGuard(spec, memory or SurfaceMemory(), self._ring, capabilities)
@@ -143,14 +141,13 @@ class NvdecDecoder(VideoDecoder):
         try:
             return super()._next()
         finally:
-            self._handling.end()
+            self._turn.take(None)
 
     def _release(self) -> None:
         super()._release()
         if self._indexed is not None:
             self._indexed.close()
-        self._reading.end()
-        self._handling.end()
+        self._turn.take(None)
         self._session = None
         self._units.clear()
         # Each of these knows the decoder, or holds packets of it. The interpreter looks for such circles so rarely that
@@ -186,14 +183,14 @@ class NvdecDecoder(VideoDecoder):
 
     def _next_packets(self) -> Iterator[AnyPacket]:
         while True:
-            self._handling.end()
             if self._indexed is None or not self._indexed.is_indexed:  # else the interpreter's lock is kept
-                self._reading.begin()
+                self._turn.take(self._turns.reading)
             packet = self._ahead.popleft() if self._ahead else next(self._unread, None)
             if packet is None:
-                self._reading.end()
+                self._turn.take(None)
                 return
-            self._handling.begin()
+            if self._turns.handling is not None:
+                self._turn.take(self._turns.handling)
             yield packet
 
     # ---------------------------------------------------------------------------------------------------- on the GPU
@@ -249,8 +246,7 @@ class NvdecDecoder(VideoDecoder):
         Returns:
             Whether nothing is shown across the key frame, and why it needs the CPU, if it does.
         """
-        self._reading.end()  # another decoder may take its time
-        self._handling.end()
+        self._turn.take(None)  # another decoder may take its time
         headers = nvdec.headers(packet)
         if self._is_rewound and not headers.is_closed:
             self._session = None  # what is shown before it would be built on the end
@@ -348,7 +344,7 @@ class NvdecDecoder(VideoDecoder):
 
     def _begin(self, look: _Look) -> str | None:
         """A decoder for such frames; why there is none, if so."""
-        self._handling.end()
+        self._turn.take(None)
         why_not = self._guard.why_not(look.video)
         if why_not is not None:
             return why_not
@@ -401,16 +397,13 @@ class NvdecDecoder(VideoDecoder):
     def _submit(self, unit: Unit | None, packets: int = 1) -> int | None:
         """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
         assert self._session is not None
-        self._reading.end()
-        self._handling.end()
         data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
         try:
-            self._decoding.begin()
+            self._turn.take(self._turns.decoding)
             try:
                 count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
             finally:
-                self._decoding.end()
-                self._handling.begin()
+                self._turn.take(self._turns.handling)
         except self._errors as e:
             self._session = None
             self._guard.check(e)
@@ -439,7 +432,7 @@ class NvdecDecoder(VideoDecoder):
         group: list[Frame] = []
         for _ in range(count or 0):
             if not self._ring.has_room():
-                self._handling.end()
+                self._turn.take(None)
                 if group:
                     yield group  # who gets them gives them back
                     group = []
@@ -496,9 +489,8 @@ class NvdecDecoder(VideoDecoder):
         if not self._has_warned:
             log.warning("%s: is decoded on the CPU and uploaded: %s", self._spec.shown, why_not)
         self._has_warned = True
-        self._reading.end()
-        self._handling.end()
-        self._reading = self._handling = Turn(None)  # decoding takes so long that all else is nothing beside it
+        self._turn.take(None)
+        self._turns = _NO_TURNS  # decoding takes so long that all else is nothing beside it
         upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
         try:
             for frame in self._in_software(self._next_packets()):

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.sources import VideoSpec
+
 # A turn that lasts longer is stuck: a file may lie on a server, or be a pipe.
 _PATIENCE_S = 0.25
 
@@ -79,21 +81,26 @@ class DecodeTurns:
     decoding: Turnstile | None = None
     handling: Turnstile | None = None
 
+    def of(self, spec: VideoSpec) -> DecodeTurns:
+        """Those that this video takes part in. What comes over a network takes as long as it takes."""
+        if spec.settings.is_live:
+            return DecodeTurns(handling=self.handling)
+        return DecodeTurns() if spec.is_url else DecodeTurns(self.reading, self.decoding)
+
 
 class Turn:
-    """One thread's place at a turnstile, or at none: what is called again, or before anything else, does nothing."""
+    """One thread's place: in one turnstile or in none, and never in two, so that no two threads wait for each other."""
 
-    def __init__(self, turnstile: Turnstile | None) -> None:
-        self._turnstile = turnstile
+    def __init__(self) -> None:
+        self._turnstile: Turnstile | None = None
         self._turn: object = None
 
-    def begin(self) -> None:
-        """Waits for the turn, unless it has begun."""
-        if self._turnstile is not None and self._turn is None:
-            self._turn = self._turnstile.enter()
-
-    def end(self) -> None:
-        """Lets others have it."""
-        if self._turnstile is not None and self._turn is not None:
-            turn, self._turn = self._turn, None
-            self._turnstile.leave(turn)
+    def take(self, turnstile: Turnstile | None) -> None:
+        """Leaves where it is and waits for a turn there; None: goes on without one. Does nothing where it is there already."""
+        if turnstile is self._turnstile:
+            return
+        if self._turnstile is not None:
+            held, self._turnstile = self._turnstile, None
+            held.leave(self._turn)
+        if turnstile is not None:
+            self._turn, self._turnstile = turnstile.enter(), turnstile

@@ -32,10 +32,10 @@ def test_who_has_waited_longest_is_next() -> None:
     order: list[int] = []
 
     def work(number: int) -> None:
-        turn = Turn(turnstile)
-        turn.begin()
+        turn = Turn()
+        turn.take(turnstile)
         order.append(number)
-        turn.end()
+        turn.take(None)
 
     threads = []
     for number in range(8):
@@ -54,17 +54,17 @@ def test_no_more_at_the_same_moment_than_there_are_turns() -> None:
     turnstile, inside, most, done, lock = Turnstile(2, LONG_S), [0], [0], [0] * 8, threading.Lock()
 
     def work(number: int) -> None:
-        turn = Turn(turnstile)
+        turn = Turn()
         for _ in range(300):
-            turn.begin()
-            turn.begin()  # it has begun
+            turn.take(turnstile)
+            turn.take(turnstile)  # it has it
             with lock:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
             with lock:
                 inside[0] -= 1
-            turn.end()
-            turn.end()
+            turn.take(None)
+            turn.take(None)
             done[number] += 1
 
     threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
@@ -79,10 +79,10 @@ def test_no_more_at_the_same_moment_than_there_are_turns() -> None:
 
 def test_a_turn_that_is_stuck_is_passed_on() -> None:
     turnstile = Turnstile(1, 0.001)
-    stuck = Turn(turnstile)
-    stuck.begin()
+    stuck = Turn()
+    stuck.take(turnstile)
     held = turnstile.enter()  # as soon as the other one has had its time
-    stuck.end()  # it has lost its turn and ends none
+    stuck.take(None)  # it has lost its turn and ends none
     assert not is_free(turnstile, 1)
     turnstile.leave(held)
     assert is_free(turnstile, 1)
@@ -112,6 +112,22 @@ def test_a_turn_is_not_passed_on_before_its_time() -> None:
     turnstile.leave(held)
     turnstile.leave(got[0])
     assert is_free(turnstile, 1)
+
+
+def test_nobody_has_two_turns() -> None:
+    """Who went from one to another with the first in hand could wait for who goes the other way."""
+    one, other = Turnstile(1, LONG_S), Turnstile(1, LONG_S)
+    turn, held = Turn(), other.enter()
+    turn.take(one)
+    thread = threading.Thread(target=turn.take, args=(other,), daemon=True)
+    thread.start()
+    one.leave(one.enter())  # it has left that, though it waits
+    other.leave(held)
+    thread.join(20)
+    assert is_free(one, 1)
+    assert not is_free(other, 1)
+    turn.take(None)
+    assert is_free(other, 1)
 
 
 @pytest.fixture
