@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
 # So many packets are read at a time, if no more than this lies between the first one's beginning and the last one's end.
-_AT_ONCE = 16
+_AT_ONCE = 64
 _MOST_BYTES = 4 << 20
 # So many are compared with those that PyAV reads.
 _COMPARED = 24
