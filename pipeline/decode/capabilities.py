@@ -40,7 +40,7 @@ _CHROMA_NAMES = {(1, 1): "4:2:0", (1, 0): "4:2:2", (0, 0): "4:4:4", (0, 1): "4:4
 _PROGRESSIVE = (0, 1)  # AVFieldOrder: unknown, progressive
 
 # A CUDA context for the question, with room to spare.
-_LEAST_FREE_BYTES = 640 << 20
+LEAST_FREE_BYTES = 640 << 20
 
 # Probing and creating decoders at the same time from several threads is left to nobody's luck.
 creation_lock = threading.Lock()
@@ -173,7 +173,7 @@ def gpu_capabilities(ordinal: int) -> Capabilities:
 
 def _ask(nvc: NvCodec, ordinal: int, codec: str, chroma: str, depth: int) -> Limits | None:
     free_bytes = _free_bytes(ordinal)
-    if free_bytes is not None and free_bytes < _LEAST_FREE_BYTES:
+    if free_bytes is not None and free_bytes < LEAST_FREE_BYTES:
         # PyNvVideoCodec does not look at whether it got its context, and goes on in memory that is not its own.
         raise DeviceMemoryError(
             f"the GPU is out of memory: to ask what it decodes takes some hundred MB, and {free_bytes >> 20} MB are left"

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.decode._session import PACKETS_AT_ONCE
+from pipeline.decode.capabilities import LEAST_FREE_BYTES
 from pipeline.decode.memory import decoder_size, picture_size
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.vram import MIB, MemoryPlan, Part, Shares
@@ -24,8 +25,9 @@ _CVCUDA_BYTES = 512 * MIB
 _TENSORFLOW_BYTES = 256 * MIB
 _WEIGHT_COPIES = 4
 _INPUT_COPIES = 8
-# What stays free by default, for CUDA's libraries, which allocate beside us, and for the neighbours.
-_LEAST_RESERVE_BYTES = 512 * MIB
+# What stays free by default, for CUDA's libraries, which allocate beside us, and for the neighbours; at least what it takes to
+# ask what the GPU decodes, which is done when a codec comes up.
+_LEAST_RESERVE_BYTES = LEAST_FREE_BYTES
 _RESERVE = 0.05
 DECODERS, FRAMES, TENSORFLOW = "decoders", "decoded frames", "TensorFlow"
 

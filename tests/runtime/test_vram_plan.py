@@ -169,7 +169,7 @@ def test_where_no_budget_is_set_the_gpu_is_too_small() -> None:
     with pytest.raises(ConfigError) as caught:
         check(plan, needs(), None)
     text = str(caught.value)
-    assert "1,488 MB can be had (2,000 MB are free, less a reserve)" in text
+    assert "1,360 MB can be had (2,000 MB are free, less a reserve)" in text
     assert "raise" not in text
     assert "nvidia-smi" in text
 
@@ -181,7 +181,7 @@ def test_where_no_budget_is_set_the_gpu_is_too_small() -> None:
         (2000, None, 0, 2000),
         (2000, 100_000, 0, 2000),
         (None, 100_000, 0, 95_000),
-        (None, 4000, 0, 4000 - 512),
+        (None, 4000, 0, 4000 - 640),
         (200_000, 100_000, 0, 95_000),  # no more than there is
         (None, 60_000, 40_000, 95_000),  # what an earlier run has left is used again
         (None, 100, 0, 0),
