@@ -57,6 +57,7 @@ def checks(facts: Facts) -> list[Check]:
         _nvdec(facts),
         _tensorflow_gpu(facts),
         *(_gpu_package(package, facts) for package in facts.gpu_packages),
+        _management(facts),
         _compiler(facts),
         _npm(facts),
         _cache(facts),
@@ -179,6 +180,16 @@ def _gpu_package(package: GpuPackage, facts: Facts) -> Check:
         level = Level.MISSING if facts.driver.problem else Level.PROBLEM
         return Check("cuda engine", package.module, level, detail, install and f"{install} --force-reinstall")
     return Check("cuda engine", package.module, Level.OK, versions)
+
+
+def _management(facts: Facts) -> Check:
+    name = "nvidia-ml-py"
+    if name in facts.packages:
+        return Check("cuda engine", name, Level.OK, facts.packages[name])
+    remedy = None if facts.driver.problem else GPU_EXTRA
+    return Check(
+        "cuda engine", name, Level.MISSING, "without it vramline bench tells nothing of the GPU's load", remedy
+    )
 
 
 def _compiler(facts: Facts) -> Check:

@@ -40,7 +40,10 @@ WITH_GPU = replace(
     nvidia_hardware=True,
     nvdec_library=True,
     tensorflow=Trial({**TENSORFLOW, "gpus": ["/physical_device:GPU:0"]}),
-    packages={**CPU_ONLY.packages, "cupy-cuda12x": "14.2.0", "cvcuda-cu12": "0.19.0", "pynvvideocodec": "2.2.4"},
+    packages={
+        **CPU_ONLY.packages,
+        **{"cupy-cuda12x": "14.2.0", "cvcuda-cu12": "0.19.0", "pynvvideocodec": "2.2.4", "nvidia-ml-py": "13.6"},
+    },
     gpu_packages=(
         GpuPackage("cupy", "cupy", ("cupy-cuda12x",), Trial("14.2.0")),
         GpuPackage("cvcuda", "cvcuda", ("cvcuda-cu12",), Trial("0.19.0")),
@@ -140,6 +143,13 @@ def test_a_package_that_cannot_be_imported() -> None:
 def test_a_package_that_is_missing_beside_a_gpu_says_how_to_get_it() -> None:
     check = gpu_package(GpuPackage("cupy", "cupy"))
     assert (check.level, check.remedy) == (Level.MISSING, "pip install 'vramline[cuda12]'")
+
+
+def test_the_management_library_is_asked_for_beside_a_gpu_only() -> None:
+    assert line(WITH_GPU, "nvidia-ml-py").detail == "13.6"
+    check = line(replace(WITH_GPU, packages=CPU_ONLY.packages), "nvidia-ml-py")
+    assert (check.level, check.remedy) == (Level.MISSING, "pip install 'vramline[cuda12]'")
+    assert line(CPU_ONLY, "nvidia-ml-py").remedy is None
 
 
 @pytest.mark.parametrize(
