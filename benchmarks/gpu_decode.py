@@ -74,7 +74,8 @@ def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
 
 def decoder_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
     """The same through the pipeline's decoder, which plays the file in a loop."""
-    from pipeline.config.models import Decode, Source
+    from pipeline.config.sources import Source
+    from pipeline.config.stages import Decode
     from pipeline.decode.nvdec import open_nvdec
     from pipeline.sources import VideoSpec
 

@@ -33,7 +33,8 @@ FACTORS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 
 def pixels(path: Path, factor: float, interpolation: str, stream: Any, frames: int) -> dict[str, Any]:
     """Differences from the reference, with and without scaling in the decoder."""
-    from pipeline.config.models import Decode, Preprocess, Source
+    from pipeline.config.sources import Source
+    from pipeline.config.stages import Decode, Preprocess
     from pipeline.decode.ffmpeg import FfmpegDecoder
     from pipeline.decode.nvdec import open_nvdec
     from pipeline.preprocess.decode_scale import DecodeScale
@@ -70,7 +71,8 @@ def speed(path: Path, stream: Any, args: argparse.Namespace) -> dict[str, Any]:
     """Frames/s of many decoders, whole and scaled to 640 columns."""
     import gpu_decode
 
-    from pipeline.config.models import Decode, Source
+    from pipeline.config.sources import Source
+    from pipeline.config.stages import Decode
     from pipeline.decode.nvdec import open_nvdec
     from pipeline.sources import VideoSpec
 

@@ -25,7 +25,7 @@ import gpu_report
 import numpy as np
 from networks import save_detector
 
-from pipeline.config.models import ModelSource, Preprocess
+from pipeline.config.stages import ModelSource, Preprocess
 from pipeline.errors import VramlineError
 from pipeline.inference import describe_model, load_model
 from pipeline.inference.shared_stream import SharedStream, open_shared_stream

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gpu_report
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Colour, Frame, Picture, Surface, SurfaceLayout
 from pipeline.preprocess.cvcuda import CvCudaPreprocessor
 from pipeline.preprocess.fused import FusedPreprocessor

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline import Pipeline
 from pipeline.config.cards import load_model_card
-from pipeline.config.models import SsdPost
+from pipeline.config.postprocess import SsdPost
 from pipeline.config.tracking import ByteTrackTracker, IouTracker
 from pipeline.frames import Colour, Detections, Frame, Picture, Predictions, ResultBatch
 from pipeline.tracking import Tracker, build_tracker, for_tracking

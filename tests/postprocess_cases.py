@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from pipeline.config.models import Postprocess
+from pipeline.config.postprocess import Postprocess
 from pipeline.errors import ModelError
 from pipeline.frames import Colour, Frame, InputBatch, Picture, Predictions, Window
 from pipeline.postprocess import build_postprocessor

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from hypothesis import strategies as st
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Colour, Frame, Picture, Surface, SurfaceLayout
 
 Format = Literal["semiplanar", "planar"]

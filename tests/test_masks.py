@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.masks import NO_CLASS, Segmentations
 from pipeline.postprocess.unseen import hide_unseen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.config.models import Config, Source
+from pipeline.config.models import Config
+from pipeline.config.sources import Source
 from pipeline.errors import StreamStateError
 
 

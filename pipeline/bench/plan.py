@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.bench.meter import BenchError
-from pipeline.config.models import Config, FileSink, Sink, Source, VideoSink
+from pipeline.config.models import Config
 from pipeline.config.plugins import PluginSink
+from pipeline.config.sinks import FileSink, Sink, VideoSink
+from pipeline.config.sources import Source
 from pipeline.errors import SourceError
 from pipeline.sources.resolve import VideoSpec
 

@@ -158,7 +158,7 @@ def _source(source: str | None, settings: Sequence[str]) -> Any:
     from pipeline.config._issues import issue_at
     from pipeline.config._nodes import MapNode, Place, from_data, plain_data, scalars
     from pipeline.config._overrides import apply_override, parse_override
-    from pipeline.config.models import expand_source
+    from pipeline.config.sources import expand_source
 
     if source is None and not settings:
         raise ConfigError([ConfigIssue("nothing to add", hint="give a source, such as rtsp://HOST/PATH, or --set")])

@@ -12,7 +12,7 @@ from pipeline.cli.console import print_note, print_out
 from pipeline.errors import ConfigError, ConfigIssue, SourceError, VramlineError
 
 if TYPE_CHECKING:
-    from pipeline.config.models import Source
+    from pipeline.config.sources import Source
     from pipeline.frames import Frame
     from pipeline.sources.resolve import VideoSpec
 
@@ -73,7 +73,7 @@ def zones(
 
 def _spec(source: str, config: str | None, settings: list[str] | None) -> tuple[VideoSpec, bool]:
     """What to open, and whether it is one of the configuration's sources."""
-    from pipeline.config.models import Source, expand_source
+    from pipeline.config.sources import Source, expand_source
     from pipeline.runtime.build import find_videos
 
     def videos(sources: list[Source]) -> list[VideoSpec]:
@@ -103,7 +103,7 @@ def _still(spec: VideoSpec, *, frame: int | None, at_s: float | None) -> Frame:
     Raises:
         SourceError: the video cannot be opened, or has no such frame.
     """
-    from pipeline.config.models import Decode
+    from pipeline.config.stages import Decode
     from pipeline.decode.ffmpeg import FfmpegDecoder
     from pipeline.errors import SourceErrorCode
 

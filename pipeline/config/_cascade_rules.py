@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from pipeline.config._issues import did_you_mean, issue_at, show
 from pipeline.config._nodes import ListNode, Node, Path, ScalarNode, find, key_place, plain_data
-from pipeline.config.models import FAMILIES, DetectionPost
 from pipeline.config.plugins import PluginPost
+from pipeline.config.postprocess import FAMILIES, DetectionPost
 from pipeline.errors import ConfigIssue
 
 MAIN: Path = ("pipeline",)

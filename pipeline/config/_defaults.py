@@ -8,7 +8,8 @@ from dataclasses import replace
 from pipeline.config import cards
 from pipeline.config._issues import did_you_mean, issue_at, show
 from pipeline.config._nodes import Entry, ListNode, MapNode, Node, Path, ScalarNode, find
-from pipeline.config.models import expand_model, expand_source
+from pipeline.config.sources import expand_source
+from pipeline.config.stages import expand_model
 from pipeline.config.tracking import expand_tracker
 from pipeline.errors import ConfigIssue
 

@@ -12,7 +12,7 @@ from pipeline.config._cascade_rules import MAIN, MAY_DETECT, check_appearance, c
 from pipeline.config._issues import MOST_SHOWN, did_you_mean, issue_at, show
 from pipeline.config._nodes import ListNode, MapNode, Node, Path, Place, ScalarNode, find, key_place, plain_data
 from pipeline.config.labels import builtin_label_sets, load_labels
-from pipeline.config.models import FAMILIES
+from pipeline.config.postprocess import FAMILIES
 from pipeline.errors import ConfigIssue
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}|[{}]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict
 
 # Strict, so that the loader and the JSON Schema agree: '8' is text, true is no number and 1 is no truth value.
 Int = Annotated[int, Strict()]
@@ -32,3 +32,8 @@ def one_of(section: BaseModel, *names: str) -> None:
     if len(given) != 1:
         found = f"found {' and '.join(given)}" if given else "found none"
         raise ValueError(f"give exactly one of {', '.join(names)}; {found}")
+
+
+def tag(key: str) -> Discriminator:
+    """Tells the members of a union apart by the value of this key."""
+    return Discriminator(lambda value: value.get(key) if isinstance(value, dict) else getattr(value, key, None))

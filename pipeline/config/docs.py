@@ -8,17 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import analytics, models, plugins
+from pipeline.config import analytics, models, plugins, postprocess, sinks, sources, stages
 from pipeline.config._generated import generate
 from pipeline.config._words import Schema, describe, resolve_reference
 from pipeline.config.base import Section
-from pipeline.config.models import FAMILIES, SINKS
 from pipeline.config.tracking import TRACKERS, TrackerSection
 
 _FILE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 _INTRODUCTION = """\
-<!-- Written by python -m pipeline.config.docs --write from pipeline/config/models.py; change it there. -->
+<!-- Written by python -m pipeline.config.docs --write from the models in pipeline/config; change it there. -->
 
 # Configuration
 
@@ -48,21 +47,21 @@ sinks: [{type: jsonl, path: out.jsonl}]
 
 _SECTIONS: list[tuple[str, type[Section]]] = [
     ("The file", models.Config),
-    ("`sources[]`", models.Source),
-    ("`sources[].roi`", models.Roi),
-    ("`sources[].colour`", models.ColourOverride),
+    ("`sources[]`", sources.Source),
+    ("`sources[].roi`", sources.Roi),
+    ("`sources[].colour`", sources.ColourOverride),
     ("`sources[].analytics`", analytics.SourceAnalytics),
     ("`sources[].analytics.lines[]`", analytics.Line),
     ("`sources[].analytics.zones[]`", analytics.Zone),
     ("`sources[].analytics.zones[].circle`", analytics.Circle),
     ("`sources[].analytics.ground`", analytics.Ground),
     ("`sources[].analytics.heatmap`", analytics.Heatmap),
-    ("`pipeline`", models.Stages),
-    ("`pipeline.decode`", models.Decode),
-    ("`pipeline.preprocess`", models.Preprocess),
-    ("`pipeline.model`", models.ModelSource),
-    ("`pipeline.models[]`", models.SideModel),
-    ("`pipeline.cascade[]`", models.CascadeModel),
+    ("`pipeline`", stages.Stages),
+    ("`pipeline.decode`", stages.Decode),
+    ("`pipeline.preprocess`", stages.Preprocess),
+    ("`pipeline.model`", stages.ModelSource),
+    ("`pipeline.models[]`", stages.SideModel),
+    ("`pipeline.cascade[]`", stages.CascadeModel),
     ("`pipeline.plugins[]`", plugins.StagePlugin),
 ]
 
@@ -81,9 +80,9 @@ def _lines() -> Iterator[str]:
     yield _INTRODUCTION
     for heading, section in _SECTIONS:
         yield from _section(heading, section)
-    yield from _kinds("`pipeline.postprocess`", "family", FAMILIES, models.DetectionPost)
+    yield from _kinds("`pipeline.postprocess`", "family", postprocess.FAMILIES, postprocess.DetectionPost)
     yield from _kinds("`pipeline.tracker`", "type", TRACKERS, TrackerSection)
-    yield from _kinds("`sinks[]`", "type", SINKS, models.FileSink)
+    yield from _kinds("`sinks[]`", "type", sinks.SINKS, sinks.FileSink)
     yield from _section("`runtime`", models.Runtime)
     yield from _section("`observe`", models.Observe)
 

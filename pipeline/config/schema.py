@@ -17,7 +17,10 @@ from typing import Any
 from pipeline.config._generated import generate
 from pipeline.config._words import Schema
 from pipeline.config.cards import data_dir
-from pipeline.config.models import FAMILIES, MODEL_SUFFIXES, SINKS, Config
+from pipeline.config.models import Config
+from pipeline.config.postprocess import FAMILIES
+from pipeline.config.sinks import SINKS
+from pipeline.config.stages import MODEL_SUFFIXES
 
 _NOTES = ("title", "description", "default", "examples")
 _REFERENCE = r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\}"

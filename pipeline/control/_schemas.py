@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from pipeline.config.base import Int
-from pipeline.config.models import Source, expand_source
+from pipeline.config.sources import Source, expand_source
 from pipeline.errors import SourceErrorCode
 from pipeline.observe.status import SourceState
 from pipeline.stages import DropCause

@@ -7,7 +7,8 @@ import logging
 import time
 from typing import Protocol
 
-from pipeline.config.models import Config, Source
+from pipeline.config.models import Config
+from pipeline.config.sources import Source
 from pipeline.control.streams import StreamControl
 from pipeline.errors import UnknownStreamError, VramlineError
 

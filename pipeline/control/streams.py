@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.observe.status import RunStatus
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
-    from pipeline.config.models import Source
+    from pipeline.config.sources import Source
 
 # What each scheme may lead to: its own transports, and no file and no web server.
 PROTOCOLS = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from av.sidedata.sidedata import SideDataContainer, Type
 
-from pipeline.config.models import ColourOverride
+from pipeline.config.sources import ColourOverride
 from pipeline.frames import Colour, Matrix, Siting
 
 if TYPE_CHECKING:

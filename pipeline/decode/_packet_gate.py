@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.decode._disposable import Disposables
 from pipeline.sources.freshness import Lag, RateGate, max_staleness_s, policy_of
 from pipeline.stages import DropCause

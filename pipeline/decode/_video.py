@@ -15,7 +15,7 @@ import av
 import av.error
 from av.container import InputContainer
 
-from pipeline.config.models import Decode
+from pipeline.config.stages import Decode
 from pipeline.decode._arrivals import Arrival, Arrivals
 from pipeline.decode._codec import ThreadedCodec
 from pipeline.decode._complete import Progress

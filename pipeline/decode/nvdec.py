@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from pipeline.config.models import Decode
+from pipeline.config.stages import Decode
 from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._indexed import AnyPacket, IndexedFile, real

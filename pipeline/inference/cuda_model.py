@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.device_errors import LOST, explained, fault_of
 from pipeline.errors import ModelError
 from pipeline.frames import Array

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.models import ModelSource
+from pipeline.config.stages import ModelSource
 from pipeline.errors import ModelError
 from pipeline.inference._tensorflow import first_line
 from pipeline.inference.graphs import check_ops

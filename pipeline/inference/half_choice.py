@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.inference._tensorflow import first_line
 from pipeline.inference.frozen import FrozenGraph
 from pipeline.inference.precision import HalfGraph, to_half

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ModelError
 from pipeline.stages import TensorInfo
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipeline.config.models import ModelSource, Preprocess
+from pipeline.config.stages import ModelSource, Preprocess
 from pipeline.errors import ModelError
 from pipeline.inference._tensorflow import configure, first_line, import_tensorflow
 from pipeline.inference.files import content_hash, find_format

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.config.models import RawPost
+from pipeline.config.postprocess import RawPost
 from pipeline.frames import Array, InputBatch, Predictions
 from pipeline.plugins.checks import check_predictions
 from pipeline.plugins.host import Loaded

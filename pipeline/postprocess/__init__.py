@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.config.models import (
+from pipeline.config.plugins import PluginPost
+from pipeline.config.postprocess import (
     BoxesPost,
     ClassifyPost,
     GflPost,
@@ -14,7 +15,6 @@ from pipeline.config.models import (
     SsdPost,
     YoloPost,
 )
-from pipeline.config.plugins import PluginPost
 from pipeline.config.tasks import EmbeddingPost, PosePost, SegmentPost
 from pipeline.postprocess.boxes import BoxesDecoder
 from pipeline.postprocess.classify import ClassifyPostprocessor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.models import BoxesPost
+from pipeline.config.postprocess import BoxesPost
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.frames import Array, FloatArray
 from pipeline.postprocess.activations import activate

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import DetectionPost
+from pipeline.config.postprocess import DetectionPost
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.frames import FloatArray
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.labels import load_labels
-from pipeline.config.models import ClassifyPost
+from pipeline.config.postprocess import ClassifyPost
 from pipeline.frames import Array, Classifications, FloatArray, InputBatch, Predictions
 from pipeline.postprocess.activations import activate, as_probabilities
 from pipeline.postprocess.named_outputs import Need, check_outputs, only_name, take_outputs

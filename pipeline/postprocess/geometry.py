@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import BoxFormat
+from pipeline.config.postprocess import BoxFormat
 from pipeline.frames import Array, FloatArray
 
 

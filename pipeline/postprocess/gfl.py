@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.config.models import GflPost
+from pipeline.config.postprocess import GflPost
 from pipeline.errors import ModelError
 from pipeline.frames import Array, FloatArray
 from pipeline.postprocess.activations import softmax

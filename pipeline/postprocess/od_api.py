@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.config.models import OdApiPost
+from pipeline.config.postprocess import OdApiPost
 from pipeline.frames import Array, FloatArray
 from pipeline.postprocess.candidates import Anchors, IntArray
 from pipeline.postprocess.geometry import to_model_pixels, to_xyxy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.models import SsdPost
+from pipeline.config.postprocess import SsdPost
 from pipeline.frames import Array, FloatArray
 from pipeline.postprocess.activations import activate
 from pipeline.postprocess.candidates import Anchors, IntArray

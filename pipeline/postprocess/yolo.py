@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.config.labels import load_labels
-from pipeline.config.models import YoloPost
+from pipeline.config.postprocess import YoloPost
 from pipeline.errors import ModelError
 from pipeline.frames import Array, FloatArray
 from pipeline.postprocess.candidates import Anchors, IntArray

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Frame, InputBatch, Window
 from pipeline.preprocess.buffers import TensorPool
 from pipeline.preprocess.geometry import Fit, place

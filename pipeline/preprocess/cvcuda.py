@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ConfigError, ConfigIssue, DeviceError
 from pipeline.frames import Frame, InputBatch, Picture
 from pipeline.preprocess.device_plans import DevicePlan, DevicePlans, launch, surface_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.models import Roi
+from pipeline.config.sources import Roi
 from pipeline.frames import Frame, Picture, Surface, SurfaceLayout, Window
 from pipeline.preprocess.geometry import Placement
 from pipeline.preprocess.packing import BATCH, BLOCK, MAX_ROWS, TILE, pack

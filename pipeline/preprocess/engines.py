@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.stages import DeviceStream, Preprocessor
 
 

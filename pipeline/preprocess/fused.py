@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Frame, InputBatch
 from pipeline.preprocess.device_plans import DevicePlans, launch, surface_of
 from pipeline.preprocess.kernels import fused_kernel

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Frame, InputBatch, SurfaceLayout
 from pipeline.preprocess.crop_plans import pack_crops
 from pipeline.preprocess.crops import place_all

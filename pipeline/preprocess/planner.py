@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.frames import Picture, Window
 from pipeline.preprocess.geometry import Placement, place

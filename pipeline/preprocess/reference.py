@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Frame, InputBatch, Picture
 from pipeline.preprocess.buffers import TensorPool
 from pipeline.preprocess.geometry import place

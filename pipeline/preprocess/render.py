@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Colour, FloatArray, Picture, SurfaceLayout
 from pipeline.preprocess.colour import rgb_from_planes, siting_offset
 from pipeline.preprocess.geometry import Placement

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import Roi
+from pipeline.config.sources import Roi
 from pipeline.errors import SourceError, SourceErrorCode
 
 Point = tuple[float, float]

@@ -8,8 +8,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.config.models import Config, ModelSource, Source
+from pipeline.config.models import Config
 from pipeline.config.plugins import PluginPost
+from pipeline.config.sources import Source
+from pipeline.config.stages import ModelSource
 from pipeline.device_errors import in_words
 from pipeline.errors import SourceError
 from pipeline.observe.status import RunStatus, SourceStatus, StageTimes

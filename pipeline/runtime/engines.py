@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.config.models import Config, Preprocess, Roi
+from pipeline.config.models import Config
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.errors import SourceError
 from pipeline.observe.memory import summary_line

@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.analytics.addition import check_addition
-from pipeline.config.models import Config, Source, VideoSink, expand_source
+from pipeline.config.models import Config
+from pipeline.config.sinks import VideoSink
+from pipeline.config.sources import Source, expand_source
 from pipeline.control.reload import apply_sources, but_for_priority
 from pipeline.device_errors import explained
 from pipeline.errors import DeviceLostError, SourceError, StreamStateError, VramlineError

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.models import BoxesPost, Config, GflPost, OdApiPost, SsdPost, YoloPost
+from pipeline.config.models import Config
+from pipeline.config.postprocess import BoxesPost, GflPost, OdApiPost, SsdPost, YoloPost
 from pipeline.config.tasks import SegmentPost
 from pipeline.decode.probe import formats_of
 from pipeline.errors import VramlineError

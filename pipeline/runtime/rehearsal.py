@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config.models import Config, FileSink, Sink, Source, VideoSink
+from pipeline.config.models import Config
+from pipeline.config.sinks import FileSink, Sink, VideoSink
+from pipeline.config.sources import Source
 from pipeline.errors import SourceError
 from pipeline.runtime.build import Progress, find_videos
 from pipeline.runtime.engines import open_sources

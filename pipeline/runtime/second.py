@@ -11,17 +11,9 @@ from pipeline.cascade.second import SecondModel, errors_of
 from pipeline.cascade.side import FIRST, Side, SideModels, side_stage
 from pipeline.cascade.stage import Cascade, Entry, crop_stage
 from pipeline.config.labels import load_labels
-from pipeline.config.models import (
-    CascadeModel,
-    ClassifyPost,
-    DetectionPost,
-    ModelSource,
-    Postprocess,
-    Preprocess,
-    SideModel,
-    Stages,
-)
 from pipeline.config.plugins import PluginPost
+from pipeline.config.postprocess import ClassifyPost, DetectionPost, Postprocess
+from pipeline.config.stages import CascadeModel, ModelSource, Preprocess, SideModel, Stages
 from pipeline.config.tasks import EmbeddingPost
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.frames import Detections, Predictions

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.config.models import Roi
+from pipeline.config.sources import Roi
 from pipeline.crops import Crops, vectors_of
 from pipeline.errors import SourceError
 from pipeline.frames import Frame, Predictions, ResultBatch

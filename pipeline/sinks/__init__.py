@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.config import models
+from pipeline.config import sinks as section
 from pipeline.config.plugins import PluginSink
 from pipeline.stages import Sink
 
@@ -15,7 +15,7 @@ __all__ = ["build_sink"]
 
 
 def build_sink(
-    config: models.Sink, *, several_sources: bool, field: str = "sinks[]", plugins: PluginHost | None = None
+    config: section.Sink, *, several_sources: bool, field: str = "sinks[]", plugins: PluginHost | None = None
 ) -> Sink:
     """The sink that a section describes; nothing is touched before its `open`.
 
@@ -30,15 +30,15 @@ def build_sink(
         ConfigError: a plug-in cannot be loaded.
     """
     # Imported here: the command line's --help needs neither orjson nor FFmpeg nor Pillow.
-    if isinstance(config, models.JsonlSink):
+    if isinstance(config, section.JsonlSink):
         from pipeline.sinks.jsonl import jsonl_sink
 
         return jsonl_sink(config)
-    if isinstance(config, models.CsvSink):
+    if isinstance(config, section.CsvSink):
         from pipeline.sinks.csv import csv_sink
 
         return csv_sink(config)
-    if isinstance(config, models.VideoSink):
+    if isinstance(config, section.VideoSink):
         from pipeline.sinks.video import video_sink
 
         return video_sink(config, several_sources=several_sources)

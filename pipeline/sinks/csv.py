@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.models import CsvSink
+from pipeline.config.sinks import CsvSink
 from pipeline.frames import Detections, Frame, Predictions, ResultBatch
 from pipeline.masks import Segmentations
 from pipeline.poses import PERSON, Poses

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.config.models import JsonlSink
+from pipeline.config.sinks import JsonlSink
 from pipeline.frames import Frame, ResultBatch
 from pipeline.sinks._base import FileSink
 from pipeline.sinks._events import late_events, with_events

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config.models import TensorsSink
+from pipeline.config.sinks import TensorsSink
 from pipeline.errors import SinkError
 from pipeline.frames import Frame, ResultBatch
 from pipeline.sinks._base import FileSink

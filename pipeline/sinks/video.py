@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from pipeline.config.models import VideoSink
+from pipeline.config.sinks import VideoSink
 from pipeline.crops import Crops
 from pipeline.errors import SinkError
 from pipeline.frames import Detections, Result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from pipeline.config.models import Reconnect
+from pipeline.config.sources import Reconnect
 from pipeline.errors import SourceErrorCode
 
 # 2**63 seconds are longer than any cap; more would not fit a float.

@@ -6,7 +6,7 @@ always is.
 
 from __future__ import annotations
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 
 DEFAULT_STALENESS_MS = 2000.0
 # Clocks of cameras are off by up to some hundred parts in a million; without an allowance the difference adds up to a lag.

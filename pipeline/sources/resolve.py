@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config.models import LIVE_SCHEMES, Source
+from pipeline.config.sources import LIVE_SCHEMES, Source
 from pipeline.errors import SourceError, SourceErrorCode, VramlineError
 from pipeline.redact import redact
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import overload
 
-from pipeline.config.models import DetectionPost, Postprocess
 from pipeline.config.plugins import PluginPost
+from pipeline.config.postprocess import DetectionPost, Postprocess
 from pipeline.config.tracking import ByteTrackTracker, IouTracker
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.tracking.interface import Tracker

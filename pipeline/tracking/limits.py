@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.config.labels import load_labels
-from pipeline.config.models import DetectionPost
+from pipeline.config.postprocess import DetectionPost
 from pipeline.frames import FloatArray
 from pipeline.postprocess.class_rules import ClassRules
 

@@ -17,7 +17,7 @@ from pipeline.analytics.engine import Analytics
 from pipeline.analytics.events import Scene
 from pipeline.analytics.layout import layout_of
 from pipeline.cli.main import app, main
-from pipeline.config.models import VideoSink
+from pipeline.config.sinks import VideoSink
 from pipeline.errors import ConfigError, SourceError
 from pipeline.frames import Colour, Picture
 from pipeline.sinks import build_sink

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.analytics.engine import Analytics
 from pipeline.analytics.events import EventKind
-from pipeline.config.models import JsonlSink
+from pipeline.config.sinks import JsonlSink
 from pipeline.frames import Predictions, ResultBatch
 from pipeline.sinks import build_sink
 from pipeline.sinks._events import encoded

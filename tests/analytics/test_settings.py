@@ -13,7 +13,7 @@ from pipeline.analytics.layout import check_layout, layout_of
 from pipeline.config._rules import _ALARMS_OF_TRACKS
 from pipeline.config.analytics import Zone
 from pipeline.config.load import parse_config
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.errors import ConfigError, SourceError, StreamStateError
 
 SQUARE = [[100, 100], [300, 100], [300, 300], [100, 300]]

@@ -143,7 +143,7 @@ def test_the_slow_stage_is_named(settings: Any, stage: str) -> None:
         return dataclasses.replace(stages, **{stage: Slow(getattr(stages, stage), 0.04)})
 
     def arguments_open(*arguments: Any) -> Any:
-        from pipeline.config.models import Decode
+        from pipeline.config.stages import Decode
         from pipeline.decode.ffmpeg import FfmpegDecoder
 
         return FfmpegDecoder(arguments[0], Decode(threads=1), arguments[1])

@@ -16,7 +16,8 @@ from media_maker import box_of, make_clip
 
 from pipeline import Pipeline
 from pipeline.config.cards import load_model_card
-from pipeline.config.models import ModelSource, Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import ModelSource, Preprocess
 from pipeline.errors import ExitCode, ModelError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "record.schema.json").read_text())

@@ -14,7 +14,7 @@ from surface_maker import frame, make_picture, on_device
 from pipeline.cascade.second import SecondModel
 from pipeline.cascade.stage import Cascade, Entry
 from pipeline.config.cascade import CropRules
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Classifications, Colour, Detections, Predictions, ResultBatch
 from pipeline.observe.status import RunStatus, StageTimes
 from pipeline.preprocess.crops import ReferenceCropper

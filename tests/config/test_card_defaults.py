@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.load import parse_config
-from pipeline.config.models import ClassifyPost, SsdPost
+from pipeline.config.postprocess import ClassifyPost, SsdPost
 
 Told = Callable[..., list[str]]
 MakeCard = Callable[..., Path]

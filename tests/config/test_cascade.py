@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.load import parse_config
-from pipeline.config.models import ClassifyPost, PosePost, SsdPost
+from pipeline.config.postprocess import ClassifyPost, SsdPost
+from pipeline.config.tasks import PosePost
 from pipeline.errors import ConfigError
 
 Told = Callable[..., list[str]]

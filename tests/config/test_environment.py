@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.config.load import parse_config
-from pipeline.config.models import SsdPost
+from pipeline.config.postprocess import SsdPost
 
 Told = Callable[..., list[str]]
 REST = "\npipeline: {model: m/x, postprocess: {family: raw}}\n"

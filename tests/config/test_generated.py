@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import docs, models, schema
+from pipeline.config import docs, models, postprocess, schema, sinks, sources, stages
 from pipeline.config._generated import generate
 
 
@@ -26,8 +26,8 @@ def test_file_is_printed_written_and_checked(tmp_path: Path, capsys: pytest.Capt
 def test_reference_is_up_to_date_and_names_every_key() -> None:
     assert docs.main(["--check"]) == 0
     text = docs.dumps()
-    sections = [models.Config, models.Source, models.Stages, models.Preprocess, models.Runtime, models.Observe]
-    for section in [*sections, *models.FAMILIES.values(), *models.SINKS.values()]:
+    sections = [models.Config, sources.Source, stages.Stages, stages.Preprocess, models.Runtime, models.Observe]
+    for section in [*sections, *postprocess.FAMILIES.values(), *sinks.SINKS.values()]:
         for key in section.model_fields:
             assert f"`{key}`" in text or f"`{key}:" in text, key
     for line in text.splitlines():

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.load import config_from_mapping, load_config, parse_config
-from pipeline.config.models import JsonlSink, RawPost, SsdPost, VideoSink
+from pipeline.config.postprocess import RawPost, SsdPost
+from pipeline.config.sinks import JsonlSink, VideoSink
 from pipeline.errors import ConfigError, ExitCode
 
 Told = Callable[..., list[str]]

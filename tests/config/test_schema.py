@@ -10,9 +10,22 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from pipeline.config import models, schema
+from pipeline.config import (
+    analytics,
+    cascade,
+    models,
+    plugins,
+    postprocess,
+    schema,
+    sinks,
+    sources,
+    stages,
+    tasks,
+    tracking,
+)
 from pipeline.config._nodes import plain_data
 from pipeline.config._yaml import parse
+from pipeline.config.base import Section
 from pipeline.config.cards import data_dir
 from pipeline.config.load import parse_config
 from pipeline.errors import ConfigError
@@ -142,8 +155,9 @@ def test_schema_is_not_shared_between_calls() -> None:
 
 
 def all_models() -> list[type[BaseModel]]:
-    found = [value for value in vars(models).values() if isinstance(value, type) and issubclass(value, models.Section)]
-    return [model for model in found if model is not models.Section]
+    modules = (models, sources, stages, postprocess, tasks, tracking, cascade, analytics, plugins, sinks)
+    found = {value: None for module in modules for value in vars(module).values() if isinstance(value, type)}
+    return [value for value in found if issubclass(value, Section) and value is not Section]
 
 
 # What cannot have a default: without these nothing can be done.
@@ -152,7 +166,9 @@ REQUIRED = {
     ("BoxesPost", "boxes"), ("BoxesPost", "scores"), ("Http", "token"),
     *((model, "name") for model in ("NamedModel", "SideModel", "CascadeModel")),
     *((model, key) for model in ("SideModel", "CascadeModel") for key in ("model", "postprocess")),
-    ("PluginPost", "use"), ("PluginSink", "use"), ("StagePlugin", "use"),
+    ("Line", "name"), ("Line", "points"), ("Zone", "name"), ("Circle", "center"), ("Circle", "radius"),
+    ("Ground", "image"), ("Ground", "metres"), ("Heatmap", "path"),
+    *((plugin, "use") for plugin in ("PluginSection", "PluginPost", "PluginSink", "StagePlugin")),
     *((sink, "path") for sink in ("FileSink", "JsonlSink", "CsvSink", "VideoSink", "TensorsSink")),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.errors import SourceErrorCode, UnknownStreamError
 from pipeline.observe.status import RunStatus, SourceState, SourceStatus, StageTimes
 from pipeline.queues import QueueStats

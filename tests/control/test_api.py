@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from control_fakes import TOKEN, Answer, FakeControl, add_live
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.control.http import HttpServer
 from pipeline.errors import SourceError, SourceErrorCode, StreamStateError, VramlineError
 from pipeline.observe.status import SourceState, SourceStatus

@@ -15,7 +15,7 @@ import pytest
 from control_fakes import LIMIT_S, TOKEN, FakeControl, add_live
 
 from pipeline.cli.main import main
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.control.http import HttpServer
 from pipeline.errors import SourceError, SourceErrorCode, StreamStateError
 from pipeline.observe.status import SourceStatus

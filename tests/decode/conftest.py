@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.redact import redact
 from pipeline.sources import VideoSpec

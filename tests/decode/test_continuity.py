@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media_maker import make_clip
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode import _video
 from pipeline.decode._continuity import Continuity, _Bits
 from pipeline.decode.ffmpeg import FfmpegDecoder

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from media_maker import make_clip, read_number
 from pydantic import ValidationError
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.decode import _video
 from pipeline.decode._loop import Loop
 from pipeline.errors import SourceError, SourceErrorCode

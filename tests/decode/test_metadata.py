@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from media_maker import make_clip
 
-from pipeline.config.models import ColourOverride
+from pipeline.config.sources import ColourOverride
 from pipeline.decode._metadata import colour, display_size, sane_sar
 from pipeline.frames import Colour
 

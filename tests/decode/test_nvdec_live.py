@@ -13,7 +13,8 @@ import pytest
 from fake_nvcodec import FakeNvCodec, FakeStream, planes_at
 from media_maker import make_clip
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode import _video, nvdec
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import open_nvdec

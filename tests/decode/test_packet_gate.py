@@ -9,7 +9,7 @@ import av
 import pytest
 from media_maker import make_clip, read_number
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.decode._disposable import Disposables
 from pipeline.decode._packet_gate import PacketGate
 from pipeline.stages import DropCause

@@ -17,7 +17,8 @@ import av.container.core
 import pytest
 from media_maker import make_clip
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode import _video
 from pipeline.decode._read_limit import ReadLimit
 from pipeline.decode.ffmpeg import FfmpegDecoder

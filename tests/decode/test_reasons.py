@@ -8,7 +8,7 @@ import av.error
 import pytest
 from media_maker import make_clip
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.decode._complete import Progress
 from pipeline.decode._reasons import reason_of
 from pipeline.errors import SourceError, SourceErrorCode

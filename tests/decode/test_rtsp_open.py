@@ -21,7 +21,7 @@ import pytest
 from media_maker import make_clip, read_number
 from rtsp import RtspServer, require_rtsp_server
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.decode._live import with_credentials
 from pipeline.decode._open import open_container
 from pipeline.decode._rtcp import capture_time_s

@@ -15,7 +15,8 @@ import pytest
 from fake_nvcodec import FakeNvCodec, FakeStream
 from media_maker import make_clip
 
-from pipeline.config.models import Decode, Preprocess, Roi, Source
+from pipeline.config.sources import Roi, Source
+from pipeline.config.stages import Decode, Preprocess
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.memory import SurfaceMemory
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media_maker import make_clip
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode import capabilities
 from pipeline.decode._surface_ring import Loan, SurfaceRing
 from pipeline.decode.memory import LEAST_SURFACES, SurfaceMemory, decoder_size, picture_size

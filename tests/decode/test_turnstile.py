@@ -12,7 +12,8 @@ import pytest
 from fake_nvcodec import FakeNvCodec, FakeStream
 from media_maker import make_clip
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.decode.turnstile import DecodeTurns, Turn, Turnstile
 from pipeline.errors import SourceError

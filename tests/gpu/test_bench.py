@@ -63,7 +63,8 @@ def test_a_looped_clip_gives_the_frames_of_the_clip_again(assets, codec):
     """The decoder goes on from round to round; what it gives is what it gave in the first."""
     import numpy as np
 
-    from pipeline.config.models import Decode, Source
+    from pipeline.config.sources import Source
+    from pipeline.config.stages import Decode
     from pipeline.decode.download import Download
     from pipeline.decode.nvdec import open_nvdec
     from pipeline.inference.shared_stream import open_shared_stream

@@ -17,7 +17,7 @@ from surface_maker import assert_same, frame, make_picture, pictures, preprocess
 
 from pipeline import Pipeline
 from pipeline.config.cards import load_model_card
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ExitCode
 from pipeline.frames import Colour
 from pipeline.preprocess.crops import ReferenceCropper

@@ -17,7 +17,8 @@ import pytest
 from fake_nvcodec import planes_at
 from media_maker import make_clip
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode.capabilities import CODECS, gpu_capabilities
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec

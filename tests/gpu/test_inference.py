@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.cache import CACHE_VARIABLE
-from pipeline.config.models import ModelSource, Preprocess
+from pipeline.config.stages import ModelSource, Preprocess
 from pipeline.inference import load_model
 from pipeline.inference.shared_stream import PreparedCall, SharedStream, open_shared_stream
 
@@ -333,7 +333,7 @@ def test_xla_keeps_what_it_has_tried(assets: Path, tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from pipeline.config.models import ModelSource
+from pipeline.config.stages import ModelSource
 from pipeline.inference import load_model
 from pipeline.inference.shared_stream import open_shared_stream
 stream = open_shared_stream(8 << 30)

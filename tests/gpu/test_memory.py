@@ -19,7 +19,8 @@ from media_maker import make_clip
 
 from pipeline import Pipeline
 from pipeline.config.cards import load_model_card
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode.memory import SurfaceMemory, decoder_size, picture_size
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.errors import ConfigError, ExitCode
@@ -225,7 +226,7 @@ def test_a_model_that_is_too_large_for_tensorflows_share(assets: Path) -> None:
         """
         import sys
         from pathlib import Path
-        from pipeline.config.models import ModelSource
+        from pipeline.config.stages import ModelSource
         from pipeline.device_errors import in_words
         from pipeline.errors import DeviceMemoryError
         from pipeline.inference import load_model

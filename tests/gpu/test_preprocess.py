@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from surface_maker import assert_same, frame, make_picture, pictures, preprocesses, rois
 from swscale import ACCURATE, HEIGHT, MATRICES, SUBSAMPLINGS, WIDTH, make_planes, swscale_rgb
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.errors import SourceError
 from pipeline.frames import Colour, Picture
 from pipeline.preprocess.cvcuda import CvCudaPreprocessor

@@ -15,7 +15,8 @@ from media_maker import make_clip, read_number
 
 from pipeline import Pipeline
 from pipeline.config.cards import load_model_card
-from pipeline.config.models import Decode, Preprocess, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode, Preprocess
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.errors import ExitCode

@@ -13,7 +13,7 @@ import fake_cupy
 import numpy as np
 import pytest
 
-from pipeline.config.models import ModelSource
+from pipeline.config.stages import ModelSource
 from pipeline.inference import TensorFlowModel, load_model
 from pipeline.inference._tensorflow import import_tensorflow
 from pipeline.inference.shared_stream import SharedStream

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config.models import ModelSource, Preprocess
+from pipeline.config.stages import ModelSource, Preprocess
 from pipeline.errors import DeviceLostError, ModelError
 from pipeline.inference import TensorFlowModel, load_model, resolve_input
 from pipeline.inference.cuda_model import CudaModel

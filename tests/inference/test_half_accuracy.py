@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config.cards import load_model_card
 from pipeline.config.load import config_from_mapping
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.frames import Detections
 from pipeline.inference import load_model, resolve_input

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ModelError
 from pipeline.inference import TensorFlowModel
 from pipeline.stages import empty_tensor

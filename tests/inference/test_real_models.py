@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config.models import Config, ModelSource, Preprocess
+from pipeline.config.models import Config
+from pipeline.config.stages import ModelSource, Preprocess
 from pipeline.inference import TensorFlowModel, describe_model, load_model, resolve_input, suggest_yaml
 from pipeline.stages import empty_tensor
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.models import ModelSource
+from pipeline.config.stages import ModelSource
 from pipeline.errors import ModelError
 from pipeline.inference import TensorFlowModel, describe_model
 from pipeline.stages import TensorInfo

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ModelError
 from pipeline.inference.signature import ModelDescription, resolve_input
 from pipeline.stages import TensorInfo

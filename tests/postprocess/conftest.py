@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.config.models import Postprocess
+from pipeline.config.postprocess import Postprocess
 from pipeline.frames import Colour, Detections, Frame, InputBatch, Picture
 from pipeline.postprocess import build_postprocessor
 from pipeline.stages import TensorInfo

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from postprocess_cases import make_pose_case
 from pydantic import ValidationError
 
-from pipeline.config.models import Roi
+from pipeline.config.sources import Roi
 from pipeline.config.tasks import PosePost
 from pipeline.errors import ModelError
 from pipeline.poses import COCO_EDGES, COCO_KEYPOINTS

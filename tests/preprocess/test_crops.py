@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from surface_maker import assert_same, frame, make_picture, on_device, pictures, preprocesses
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ConfigError
 from pipeline.frames import Colour
 from pipeline.preprocess.crops import ReferenceCropper, place_all

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from surface_maker import frame, make_picture, on_device
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.errors import ConfigError
 from pipeline.frames import Colour
 from pipeline.preprocess import kernels

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from surface_maker import rois
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Colour, Picture
 from pipeline.preprocess.decode_scale import DecodeScale
 from pipeline.preprocess.geometry import place

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.models import Preprocess, Roi
+from pipeline.config.sources import Roi
+from pipeline.config.stages import Preprocess
 from pipeline.frames import Colour, Frame, Picture
 from pipeline.preprocess.geometry import mask_to_display, place, rows_of, to_display, to_model
 from pipeline.preprocess.reference import ReferencePreprocessor

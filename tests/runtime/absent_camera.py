@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import bad_servers
 
-from pipeline.config.models import Decode, Source
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.observe.status import RunStatus, SourceState, StageTimes
 from pipeline.runtime.build import new_status

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.errors import SinkError, SourceError, SourceErrorCode
 from pipeline.frames import (
     Colour,

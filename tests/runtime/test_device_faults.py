@@ -16,7 +16,10 @@ from fake_cupy import CUDARuntimeError, OutOfMemoryError
 from fake_nvcodec import FakeNvCodec, FakeStream, failure_text
 from media_maker import make_clip
 
-from pipeline.config.models import Config, Decode, JsonlSink, Source
+from pipeline.config.models import Config
+from pipeline.config.sinks import JsonlSink
+from pipeline.config.sources import Source
+from pipeline.config.stages import Decode
 from pipeline.decode.memory import SurfaceMemory, decoder_size
 from pipeline.decode.nvdec import open_nvdec
 from pipeline.errors import DeviceLostError, DeviceMemoryError, ExitCode, SourceErrorCode

@@ -13,7 +13,8 @@ from fake_cupy import OutOfMemoryError
 from media_maker import make_clip
 
 from pipeline.config.load import config_from_mapping
-from pipeline.config.models import Config, Source
+from pipeline.config.models import Config
+from pipeline.config.sources import Source
 from pipeline.errors import ConfigError, DeviceError, DeviceMemoryError
 from pipeline.observe import machine
 from pipeline.observe.machine import Driver, Gpu, GpuSetup

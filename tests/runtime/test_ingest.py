@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.errors import SourceError, SourceErrorCode, StreamStateError, UnknownStreamError
 from pipeline.frames import Frame
 from pipeline.observe.status import RunStatus, SourceState, StageTimes

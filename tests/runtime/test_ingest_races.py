@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.models import Config, Observe, Source
+from pipeline.config.models import Config, Observe
+from pipeline.config.sources import Source
 from pipeline.errors import SourceError, SourceErrorCode, StreamStateError, UnknownStreamError, VramlineError
 from pipeline.frames import Frame, InputBatch, Surface, SurfaceLayout
 from pipeline.observe.status import ENDED, SourceState, SourceStatus, StageTimes

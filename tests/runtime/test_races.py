@@ -16,7 +16,10 @@ from late_device import LateDevice, LateModel, Libraries, build_kernels, forget_
 from media_maker import make_clip
 from races import MISTAKES, Watch, differences, spoil
 
-from pipeline.config.models import BoxesPost, Config, Decode, ModelSource, Preprocess, Roi, Source
+from pipeline.config.models import Config
+from pipeline.config.postprocess import BoxesPost
+from pipeline.config.sources import Roi, Source
+from pipeline.config.stages import Decode, ModelSource, Preprocess
 from pipeline.decode import capabilities
 from pipeline.decode.download import surface_bytes
 from pipeline.decode.nvdec import open_nvdec

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from media_maker import make_clip
 
 from pipeline.config.load import config_from_mapping
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.errors import ConfigError, ExitCode
 from pipeline.runtime import vram
 from pipeline.runtime.planning import Planner, needs_of

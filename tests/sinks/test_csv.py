@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config.models import CsvSink
+from pipeline.config.sinks import CsvSink
 from pipeline.frames import Classifications, Frame, Picture, Predictions, ResultBatch
 from pipeline.sinks import build_sink
 from pipeline.stages import SinkSource

@@ -17,7 +17,7 @@ import json, resource, sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from pipeline.config.models import SINKS
+from pipeline.config.sinks import SINKS
 from pipeline.errors import SinkError
 from pipeline.frames import Colour, Detections, Frame, Picture, Predictions, ResultBatch
 from pipeline.sinks import build_sink

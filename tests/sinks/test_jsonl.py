@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.config.models import JsonlSink
+from pipeline.config.sinks import JsonlSink
 from pipeline.errors import SinkError
 from pipeline.frames import Classifications, Colour, Detections, Frame, Picture, Predictions, ResultBatch
 from pipeline.sinks import build_sink

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.models import VideoSink
+from pipeline.config.sinks import VideoSink
 from pipeline.frames import Colour, Frame, Picture, Predictions, Result, ResultBatch
 from pipeline.masks import NO_CLASS, Segmentations
 from pipeline.poses import COCO_KEYPOINTS, Poses

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config.models import TensorsSink
+from pipeline.config.sinks import TensorsSink
 from pipeline.errors import SinkError
 from pipeline.frames import Frame, Picture, Predictions, ResultBatch
 from pipeline.sinks import build_sink

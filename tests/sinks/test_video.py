@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.config.models import VideoSink
+from pipeline.config.sinks import VideoSink
 from pipeline.errors import SinkError
 from pipeline.frames import Colour, Frame, Picture, Predictions, Result, ResultBatch
 from pipeline.sinks import build_sink

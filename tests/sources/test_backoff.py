@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.models import Reconnect
+from pipeline.config.sources import Reconnect
 from pipeline.errors import SourceErrorCode
 from pipeline.sources.backoff import Backoff
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.sources.freshness import Lag, RateGate, max_staleness_s, policy_of, replaces
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.models import Source
+from pipeline.config.sources import Source
 from pipeline.errors import AssetError, SourceError, SourceErrorCode
 from pipeline.sources import VideoSpec, resolve
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config.load import parse_config
-from pipeline.config.models import ClassifyPost, SsdPost
+from pipeline.config.postprocess import ClassifyPost, SsdPost
 from pipeline.config.tracking import ByteTrackTracker, IouTracker
 from pipeline.errors import ConfigError
 from pipeline.tracking import build_tracker, for_tracking

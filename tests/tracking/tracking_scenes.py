@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.config.models import SsdPost
+from pipeline.config.postprocess import SsdPost
 from pipeline.config.tracking import ByteTrackTracker, IouTracker
 from pipeline.frames import Colour, Detections, Frame, Picture, Predictions, ResultBatch
 from pipeline.tracking import build_tracker

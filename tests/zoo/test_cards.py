@@ -9,7 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.cards import PackageFile, card_names, load_media_card, load_model_card
 from pipeline.config.labels import load_labels
-from pipeline.config.models import Postprocess, Preprocess
+from pipeline.config.postprocess import Postprocess
+from pipeline.config.stages import Preprocess
 
 MODELS = ["coco-ssd", "emotion", "movenet", "nanodet", "selfie"]
 

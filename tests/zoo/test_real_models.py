@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import zoo
 from pipeline.config.cards import Convert, load_media_card, load_model_card
-from pipeline.config.models import Preprocess
+from pipeline.config.stages import Preprocess
 from pipeline.errors import AssetError
 from pipeline.zoo import clients, fetch, obtain
 from pipeline.zoo.tfjs import convert_tfjs

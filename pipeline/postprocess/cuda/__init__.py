@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.config.models import ClassifyPost, Postprocess, RawPost
 from pipeline.config.plugins import PluginPost
+from pipeline.config.postprocess import ClassifyPost, Postprocess, RawPost
 from pipeline.config.tasks import EmbeddingPost, PosePost, SegmentPost
 from pipeline.postprocess.cuda.classify import CudaClassifyPostprocessor
 from pipeline.postprocess.cuda.copied import CopiedOutputPostprocessor

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from pipeline.config.models import ClassifyPost
+from pipeline.config.postprocess import ClassifyPost
 from pipeline.frames import Array, Classifications, InputBatch, Predictions
 from pipeline.postprocess.activations import check_largest
 from pipeline.postprocess.classify import ClassifyPostprocessor

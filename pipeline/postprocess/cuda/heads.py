@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from pipeline.config.models import BoxesPost, GflPost, OdApiPost, SsdPost, YoloPost
+from pipeline.config.postprocess import BoxesPost, GflPost, OdApiPost, SsdPost, YoloPost
 from pipeline.errors import ConfigError, ConfigIssue
 from pipeline.postprocess.boxes import BoxesDecoder
 from pipeline.postprocess.cuda.layout import MAX_LEVELS

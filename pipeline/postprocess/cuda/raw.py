@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipeline.config.models import RawPost
+from pipeline.config.postprocess import RawPost
 from pipeline.frames import Array, InputBatch, Predictions
 from pipeline.postprocess.cuda.downloads import Bytes, Downloads, Pending
 from pipeline.postprocess.named_outputs import frame_rows
