@@ -20,6 +20,9 @@ import numpy.typing as npt
 from pipeline.frames import Array, Frame, InputBatch, Predictions, ResultBatch
 from pipeline.queues import QueueStats
 
+# The input tensors that preprocessing on a device fills in turn: the model's, one that waits for it, one that is being filled.
+DEVICE_INPUTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:

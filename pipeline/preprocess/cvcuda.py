@@ -26,7 +26,7 @@ from pipeline.preprocess.kernels import fused_kernel
 from pipeline.preprocess.planner import Planner, transforms_of, window_of
 from pipeline.preprocess.render import Kind, Plan, Values, plan
 from pipeline.preprocess.roi import region_of
-from pipeline.stages import DeviceStream
+from pipeline.stages import DEVICE_INPUTS, DeviceStream
 
 # RGB pictures of full size that are in memory at a time.
 _FULL_SIZE_BYTES = 256 << 20
@@ -66,7 +66,7 @@ class CvCudaPreprocessor:
         *,
         stream: DeviceStream,
         max_rows: int,
-        kept: int = 3,
+        kept: int = DEVICE_INPUTS,
     ) -> None:
         """Arguments as those of `FusedPreprocessor`.
 

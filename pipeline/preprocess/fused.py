@@ -10,7 +10,7 @@ from pipeline.frames import Frame, InputBatch
 from pipeline.preprocess.device_plans import DevicePlans, launch, surface_of
 from pipeline.preprocess.kernels import fused_kernel
 from pipeline.preprocess.planner import Planner, transforms_of
-from pipeline.stages import DeviceStream
+from pipeline.stages import DEVICE_INPUTS, DeviceStream
 
 
 class FusedPreprocessor:
@@ -30,7 +30,7 @@ class FusedPreprocessor:
         *,
         stream: DeviceStream,
         max_rows: int,
-        kept: int = 3,
+        kept: int = DEVICE_INPUTS,
     ) -> None:
         """Args:
             preprocess: With `size`, `layout` and `dtype` set.

@@ -21,10 +21,10 @@ from pipeline.runtime.batching import Patience, collect
 from pipeline.runtime.flow import Batch
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.steps import Stages, Steps
-from pipeline.stages import DropCause
+from pipeline.stages import DEVICE_INPUTS, DropCause
 
-# Preprocessed, waiting for the model. Of input tensors there are two more: the model's, and the one that is being filled.
-BATCHES_BEFORE_MODEL_ON_GPU = 1
+# Preprocessed, waiting for the model, which has one input itself; one more is being filled.
+BATCHES_BEFORE_MODEL_ON_GPU = DEVICE_INPUTS - 2
 # Enqueued, their results not there yet: the one that the device works on, the next, and the one that is being enqueued. CUDA
 # takes a thousand launches ahead, a few batches of a model; then a thread that launches more keeps a whole core busy waiting.
 BATCHES_ON_GPU = 3

@@ -12,12 +12,12 @@ from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.decode.capabilities import LEAST_FREE_BYTES
 from pipeline.decode.memory import decoder_size, picture_size
 from pipeline.errors import ConfigError, ConfigIssue
+from pipeline.stages import DEVICE_INPUTS
 from pipeline.vram import MIB, MemoryPlan, Part, Shares
 
 # Frames of a video that may be out of its decoder's hands: at least what comes out at a time, and some on their way. With
 # fewer than its place in front of the model holds, batches would wait for frames that cannot come.
 _LEAST_SURFACES = PACKETS_AT_ONCE + 4
-_INPUT_TENSORS = 3
 _PLANS_BYTES = 8 * MIB
 _CVCUDA_BYTES = 512 * MIB
 # TensorFlow at least: its kernels' workspace, the weights as variables and as constants of each compiled shape, and some
@@ -200,8 +200,8 @@ def _parts(needs: Needs) -> tuple[Part, ...]:
         ),
         Part(
             "preprocessing",
-            _INPUT_TENSORS * model.input_bytes + _PLANS_BYTES + (_CVCUDA_BYTES if model.is_cvcuda else 0),
-            f"{_INPUT_TENSORS} inputs of {model.batch_size}x{width}x{height}",
+            DEVICE_INPUTS * model.input_bytes + _PLANS_BYTES + (_CVCUDA_BYTES if model.is_cvcuda else 0),
+            f"{DEVICE_INPUTS} inputs of {model.batch_size}x{width}x{height}",
         ),
         Part("postprocessing", model.batch_size * model.postprocess_bytes, f"batches of {model.batch_size}"),
     )
