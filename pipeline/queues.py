@@ -78,10 +78,7 @@ class BoundedQueue(Generic[T]):
             Closed: the queue was closed, before or while waiting.
         """
         with self._not_full:
-            if len(self._items) >= self.capacity and not self._closed:
-                self._wait_for_room()
-            if self._closed:
-                raise Closed
+            self._await_room()
             self._items.append(item)
             self.stats.items = len(self._items)
             self.stats.high_water = max(self.stats.high_water, self.stats.items)
@@ -94,15 +91,15 @@ class BoundedQueue(Generic[T]):
             Closed: the queue was closed, before or while waiting.
         """
         with self._not_full:
-            if len(self._items) >= self.capacity and not self._closed:
-                self._wait_for_room()
-            if self._closed:
-                raise Closed
+            self._await_room()
 
-    def _wait_for_room(self) -> None:
-        start = time.perf_counter()
-        self._not_full.wait_for(lambda: self._closed or len(self._items) < self.capacity)
-        self.stats.count_put_wait(start)
+    def _await_room(self) -> None:
+        if len(self._items) >= self.capacity and not self._closed:
+            start = time.perf_counter()
+            self._not_full.wait_for(lambda: self._closed or len(self._items) < self.capacity)
+            self.stats.count_put_wait(start)
+        if self._closed:
+            raise Closed
 
     def get(self, timeout_s: float | None = None) -> T:
         """Takes the oldest item, waiting for one.
