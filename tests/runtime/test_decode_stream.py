@@ -150,3 +150,35 @@ def test_the_device_is_given_few_batches_ahead(make: MakePipeline, cascade: bool
     status = make(decoders, on_device=True, model=Counting(4), second=second, queue_batches=8).run()
     assert status.results == 80
     assert most[0] == BATCHES_ON_GPU == status.queues["device"].high_water
+
+
+def test_a_run_that_breaks_while_the_device_has_all_it_takes_ends(make: MakePipeline) -> None:
+    """The model's thread waits for results that will not come."""
+    loans, enqueued, full = Loans(), [0], threading.Event()
+
+    class Counting(FakeModel):
+        def __call__(self, tensor: Any) -> Any:
+            enqueued[0] += 1
+            if enqueued[0] == BATCHES_ON_GPU:
+                full.set()
+            return super().__call__(tensor)
+
+    def postprocess(outputs: Any, batch: InputBatch) -> Any:
+        def on_wait() -> None:
+            assert full.wait(20)
+            raise ModelError("broken")
+
+        return Pending(fake_postprocess(outputs, batch), on_wait)
+
+    more = {"decode_stream": TwoStreams(loans), "postprocess": postprocess}
+    pipeline = make(
+        {"a": SurfaceDecoder("a", 500, loans)},
+        model=Counting(4),
+        on_device=True,
+        second=lambda _: more,
+        queue_batches=8,
+    )
+    with pytest.raises(ModelError, match="broken"):
+        pipeline.run()
+    assert not loans.out
+    assert enqueued[0] == BATCHES_ON_GPU
