@@ -20,6 +20,7 @@ from pipeline.config.sources import Roi
 from pipeline.config.stages import Preprocess
 from pipeline.errors import ConfigError, ConfigIssue, DeviceError
 from pipeline.frames import Frame, InputBatch, Picture
+from pipeline.preprocess.device_inputs import DeviceInputs
 from pipeline.preprocess.device_plans import DevicePlan, DevicePlans, launch, surface_of
 from pipeline.preprocess.geometry import Placement, place
 from pipeline.preprocess.kernels import fused_kernel
@@ -88,7 +89,6 @@ class CvCudaPreprocessor:
                 raise ConfigError([issue])
         self._cupy, self._cvcuda, self._stream = cupy, cvcuda, stream
         self.model_size = planner.model_size
-        self._max_rows = max_rows
         self._kernel = fused_kernel(stream.ordinal, "uint8", True, planner.channels)
         self._full_size = Values.of(Preprocess(dtype="uint8", channels=preprocess.channels))
         self._plans = DevicePlans(stream, self._full_size_plan)
@@ -96,17 +96,14 @@ class CvCudaPreprocessor:
         self._wrap = lru_cache(maxsize=1024)(self._wrap_memory)
         self._placement = lru_cache(maxsize=1024)(self._place)
         self._steps = lru_cache(maxsize=256)(self._steps_for)
-        with stream.cupy:
-            self._tensors = [cupy.empty(planner.shape(max_rows), planner.dtype) for _ in range(max(kept, 1))]
+        self._inputs = DeviceInputs(stream, planner, max_rows=max_rows, number=kept)
 
     def __call__(self, frames: Sequence[Frame], rows: int) -> InputBatch:
         """Enqueues the batch; see `pipeline.stages.Preprocessor`. Its tensor is a CuPy array in C order."""
-        if not len(frames) <= rows <= self._max_rows:
-            raise ValueError(f"{len(frames)} frames in {rows} rows; there is room for {self._max_rows}")
+        self._inputs.check(len(frames), rows)
         placements = [self._placement(frame.picture.width, frame.picture.height) for frame in frames]
         with self._stream.cupy:
-            self._tensors.append(self._tensors.pop(0))
-            tensor = self._tensors[-1][:rows]
+            tensor = self._inputs.next(rows)
             first = 0
             work = ((surface_of(f).pointer, self._plans.of(f), p) for f, p in zip(frames, placements, strict=True))
             for (full_size, placement), run in groupby(work, key=lambda one: (one[1].placement, one[2])):

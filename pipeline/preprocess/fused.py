@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.config.sources import Roi
 from pipeline.config.stages import Preprocess
 from pipeline.frames import Frame, InputBatch
+from pipeline.preprocess.device_inputs import DeviceInputs
 from pipeline.preprocess.device_plans import DevicePlans, launch, surface_of
 from pipeline.preprocess.kernels import fused_kernel
 from pipeline.preprocess.planner import Planner, transforms_of
@@ -16,11 +17,9 @@ from pipeline.stages import DEVICE_INPUTS, DeviceStream
 class FusedPreprocessor:
     """Frames in device memory -> the model's input in device memory; the arithmetic is the reference's.
 
-    Nothing here makes the host wait for the device. The input tensors take turns (`kept` of them): a tensor is written to
-    again `kept` batches later. All that reads it must have been enqueued on the same stream by then: reading it before is
-    safe by order, and whoever wants to keep one copies it on the stream. Three are enough for a thread that enqueues the
-    model while this one goes on, with one batch between them. Plans and surfaces are safe for the same reason:
-    they may be let go of as soon as the call returns. Calls come from one thread.
+    Nothing here makes the host wait for the device. The input tensors take turns (`kept` of them; see `DeviceInputs`): three
+    are enough for a thread that enqueues the model while this one goes on, with one batch between them. Plans and surfaces
+    are safe for the same reason: they may be let go of as soon as the call returns. Calls come from one thread.
     """
 
     def __init__(
@@ -42,15 +41,11 @@ class FusedPreprocessor:
         Raises:
             ConfigError: uint8 input, for which pixels stay as they are, with a scale, mean or std.
         """
-        import cupy
-
         self._planner = planner = Planner(preprocess, rois)
         self.model_size = planner.model_size
         self._stream = stream
         self._kernel = fused_kernel(stream.ordinal, planner.dtype, planner.channels_last, planner.channels)
-        with stream.cupy:
-            self._tensors = [cupy.empty(planner.shape(max_rows), planner.dtype) for _ in range(max(kept, 1))]
-        self._max_rows = max_rows
+        self._inputs = DeviceInputs(stream, planner, max_rows=max_rows, number=kept)
         self._plans = DevicePlans(stream, planner.plan, rois)
 
     def __call__(self, frames: Sequence[Frame], rows: int) -> InputBatch:
@@ -59,12 +54,10 @@ class FusedPreprocessor:
         Raises:
             SourceError: a source's region of interest holds no pixel of its picture; nothing is enqueued.
         """
-        if not len(frames) <= rows <= self._max_rows:
-            raise ValueError(f"{len(frames)} frames in {rows} rows; there is room for {self._max_rows}")
+        self._inputs.check(len(frames), rows)
         with self._stream.cupy:
             plans = [self._plans.of(frame) for frame in frames]
-            self._tensors.append(self._tensors.pop(0))
-            tensor = self._tensors[-1][:rows]
+            tensor = self._inputs.next(rows)
             surfaces = [surface_of(frame).pointer for frame in frames]
             launch(self._kernel, tensor, self.model_size, surfaces, [plan.address for plan in plans])
         transforms = transforms_of([plan.placement for plan in plans])

@@ -12,6 +12,7 @@ from pipeline.config.stages import Preprocess
 from pipeline.frames import Frame, InputBatch, SurfaceLayout
 from pipeline.preprocess.crop_plans import pack_crops
 from pipeline.preprocess.crops import place_all
+from pipeline.preprocess.device_inputs import DeviceInputs
 from pipeline.preprocess.device_plans import launch, surface_of
 from pipeline.preprocess.kernels import fused_kernel
 from pipeline.preprocess.planner import Planner
@@ -40,21 +41,16 @@ class FusedCropper:
         Raises:
             ConfigError: uint8 input, for which pixels stay as they are, with a scale, mean or std.
         """
-        import cupy
-
         self._planner = planner = Planner(preprocess)
         self.model_size = planner.model_size
         self._stream = stream
         self._kernel = fused_kernel(stream.ordinal, planner.dtype, planner.channels_last, planner.channels)
-        with stream.cupy:
-            self._tensors = [cupy.empty(planner.shape(max_rows), planner.dtype) for _ in range(max(kept, 1))]
-        self._max_rows = max_rows
+        self._inputs = DeviceInputs(stream, planner, max_rows=max_rows, number=kept)
         self._uploader = Uploader(stream, _STAGING_BYTES)
 
     def __call__(self, frames: Sequence[Frame], regions: npt.NDArray[np.float64], rows: int) -> InputBatch:
         """Enqueues the batch; see `pipeline.stages.Cropper`. Its tensor is a CuPy array in C order."""
-        if not len(frames) <= rows <= self._max_rows:
-            raise ValueError(f"{len(frames)} crops in {rows} rows; there is room for {self._max_rows}")
+        self._inputs.check(len(frames), rows)
         planner = self._planner
         placements = place_all(regions, self.model_size, planner.preprocess.fit)
         addresses = np.zeros(len(frames), np.uint64)
@@ -73,8 +69,7 @@ class FusedCropper:
                 )
                 memory.append(self._uploader.upload(plans.ravel()))
                 addresses[chosen] = memory[-1].ptr + np.arange(len(chosen)) * plans.shape[1]
-            self._tensors.append(self._tensors.pop(0))
-            tensor = self._tensors[-1][:rows]
+            tensor = self._inputs.next(rows)
             surfaces = [surface_of(frame).pointer for frame in frames]
             launch(self._kernel, tensor, self.model_size, surfaces, addresses.tolist())
         return InputBatch(tuple(frames), tensor, placements.transforms, self.model_size, placements.windows)

@@ -106,7 +106,7 @@ def test_every_element_is_written_and_memory_may_go_once_the_call_returns(device
     want = ReferencePreprocessor(LETTERBOX)([frame(picture)], 1).tensor[0]
     engine = FusedPreprocessor(LETTERBOX, stream=device, max_rows=8, kept=2)
     with device.cupy:
-        for tensor in engine._tensors:
+        for tensor in engine._inputs.tensors:
             tensor[...] = np.nan
     for _ in range(4):
         surfaces = [device.surface(picture) for _ in range(6)]
