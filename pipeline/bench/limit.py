@@ -16,9 +16,14 @@ _FULL = 0.9
 _ALONE = ("decode", "preprocess", "model", "postprocess")
 _NAMES = {"decode": "decoding", "model": "the model", "preprocess": "preprocessing", "postprocess": "postprocessing"}
 _NAMES |= {"track": "tracking", "sinks": "writing the outputs"}
-# What shares a thread: on a device all that is enqueued, and what is done with the results.
-_FEEDING = ("preprocess", "infer", "postprocess")
+# On a device each of these has a thread that enqueues it.
+_FEEDING = {"preprocess": "preprocessing", "infer": "the model", "postprocess": "postprocessing"}
+# What shares a thread.
 _RESULTS = ("track", "sinks")
+# A device with a kernel running for so much of the time has nothing left to give, in percent.
+_GPU_FULL = 95.0
+# Clocks that differ by less are the same.
+_SAME_CLOCK = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +31,9 @@ class Limit:
     """What limits.
 
     Attributes:
-        by: `decode`, `preprocess`, `model` or `postprocess`; `track` or `sinks` where they keep the thread that does them
-            busy; `cpu` where cores are, which the parts share; `host` where the thread that feeds the device is; `none`
-            where nothing is used up.
+        by: `decode`, `preprocess`, `model` or `postprocess`; `gpu` where it is busy, which the parts share; `track` or
+            `sinks` where they keep the thread that does them busy; `cpu` where cores are; `host` where a thread that feeds
+            the device is; `none` where nothing is used up.
         slowest: The slowest of the parts that can be measured alone.
         share: The pipeline's rate as a share of that part's.
         sentence: The same for people.
@@ -64,6 +69,11 @@ def _why(
     if share >= _NEAR:
         return slowest, f"{_NAMES[slowest]} limits"
     full, stages = whole.measured, whole.stages
+    if full.gpu is not None and full.gpu.gpu_percent >= _GPU_FULL:
+        return (
+            "gpu",
+            f"the GPU limits: it is busy {full.gpu.gpu_percent:.0f} % of the time{_clocks(parts[slowest], full)}",
+        )
     # On the CPU they share it with postprocessing.
     results = [name for name in (*_RESULTS, *(() if on_device else ("postprocess",))) if name in stages]
     if results and _busy(stages, results) >= _FULL:
@@ -79,10 +89,23 @@ def _why(
             f"the CPU limits: {busy:.1f} of {cores} cores are busy{with_others}; of the {full.cpu_ms_per_frame:.2f} CPU-ms "
             f"a frame, {_NAMES[most]} takes {costs[most]:.2f}"
         )
-    feeding = _busy(stages, _FEEDING)
-    if on_device and feeding >= _FULL:
-        return "host", f"the host limits: the thread that feeds the GPU is busy {100 * feeding:.0f} % of the time"
+    feeding = {name: stages[name].busy for name in _FEEDING if name in stages}
+    most = max(feeding, key=lambda name: feeding[name], default="")
+    if on_device and most and feeding[most] >= _FULL:
+        return (
+            "host",
+            f"the host limits: the thread that enqueues {_FEEDING[most]} is busy {100 * feeding[most]:.0f} % of the time",
+        )
     return "none", "nothing is used up: the parts wait for each other"
+
+
+def _clocks(part: Measurement, full: Measurement) -> str:
+    """Where the pipeline ran at a lower clock than the part that it is compared with."""
+    alone = None if part.gpu is None else part.gpu.sm_clock_mhz
+    clock = None if full.gpu is None else full.gpu.sm_clock_mhz
+    if not alone or not clock or clock >= _SAME_CLOCK * alone:
+        return ""
+    return f", at {clock:,.0f} MHz, {alone:,.0f} alone"
 
 
 def _busy(stages: Mapping[str, StageCost], names: Iterable[str]) -> float:
