@@ -22,6 +22,7 @@ class GpuUse:
         sm_clock_mhz: Of the multiprocessors, which the driver lowers where power or heat demand it: rates at different clocks
             are no measure of each other. None where the driver does not say.
         power_w: What the board drew; None where the driver does not say.
+        video_clock_mhz: Of the video decoders; None where the driver does not say.
     """
 
     gpu_percent: float
@@ -29,6 +30,7 @@ class GpuUse:
     memory_bytes: int
     sm_clock_mhz: float | None = None
     power_w: float | None = None
+    video_clock_mhz: float | None = None
 
 
 class GpuSampler:
@@ -41,6 +43,7 @@ class GpuSampler:
             "gpu": lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
             "nvdec": lambda: nvml.nvmlDeviceGetDecoderUtilization(handle)[0],
             "sm_clock": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            "video_clock": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_VIDEO),
             "power": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
         }
         self._told: dict[str, list[float]] = {}
@@ -60,8 +63,14 @@ class GpuSampler:
         means = {what: sum(told) / len(told) for what, told in self._told.items() if told}
         if "gpu" not in means or "memory" not in means:
             return None
-        most_bytes = int(max(self._told["memory"]))
-        return GpuUse(means["gpu"], means.get("nvdec"), most_bytes, means.get("sm_clock"), means.get("power"))
+        return GpuUse(
+            means["gpu"],
+            means.get("nvdec"),
+            int(max(self._told["memory"])),
+            means.get("sm_clock"),
+            means.get("power"),
+            means.get("video_clock"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _table(report: Report) -> list[str]:
         "frames/s",
         "CPU-ms/frame",
         "cores busy",
-        *(("GPU", "NVDEC", "GPU memory", "SM clock", "power") if has_gpu else ()),
+        *(("GPU", "NVDEC", "GPU memory", "SM, NVDEC clock", "power") if has_gpu else ()),
     ]
     measured = {_TITLES[name]: report.parts[name] for name in PARTS if name in report.parts}
     rows = [_row(title, part, has_gpu=has_gpu) for title, part in {**measured, _WHOLE: report.whole.measured}.items()]
@@ -142,6 +142,6 @@ def _row(title: str, part: Measurement, *, has_gpu: bool) -> list[str]:
     if gpu is None:
         return [*row, *5 * ["-"]]
     nvdec = "-" if gpu.nvdec_percent is None else f"{gpu.nvdec_percent:.0f} %"
-    clock = "-" if gpu.sm_clock_mhz is None else f"{gpu.sm_clock_mhz:,.0f} MHz"
+    clocks = ", ".join("-" if mhz is None else f"{mhz:,.0f}" for mhz in (gpu.sm_clock_mhz, gpu.video_clock_mhz))
     power = "-" if gpu.power_w is None else f"{gpu.power_w:.0f} W"
-    return [*row, f"{gpu.gpu_percent:.0f} %", nvdec, size(gpu.memory_bytes), clock, power]
+    return [*row, f"{gpu.gpu_percent:.0f} %", nvdec, size(gpu.memory_bytes), f"{clocks} MHz", power]

@@ -137,7 +137,7 @@ class FakeNvml(types.ModuleType):
             "nvmlDeviceGetMemoryInfo": self._memory,
             "nvmlDeviceGetUtilizationRates": lambda handle: types.SimpleNamespace(gpu=40 + self.asked),
             "nvmlDeviceGetDecoderUtilization": lambda handle: [90, 166_000],
-            "nvmlDeviceGetClockInfo": lambda handle, which: {"SM": 1900 + 10 * self.asked}[which],
+            "nvmlDeviceGetClockInfo": lambda handle, which: {"SM": 1900, "VIDEO": 1500}[which] + 10 * self.asked,
             "nvmlDeviceGetPowerUsage": lambda handle: 250_000 + 1000 * self.asked,
         }
 
@@ -177,7 +177,7 @@ def test_the_gpu_is_watched(on_a_gpu: Any) -> None:
     use = sampler.use()
     assert use is not None
     assert (use.gpu_percent, use.nvdec_percent, use.memory_bytes) == (43.5, 90, 4000)
-    assert (use.sm_clock_mhz, use.power_w) == (1935, 253.5)
+    assert (use.sm_clock_mhz, use.video_clock_mhz, use.power_w) == (1935, 1535, 253.5)
 
 
 def test_a_gpu_that_does_not_say_everything(on_a_gpu: Any) -> None:
