@@ -137,12 +137,6 @@ class NvdecDecoder(VideoDecoder):
         self._ring.close()
         super().close()
 
-    def _next(self) -> Sequence[Frame]:
-        try:
-            return super()._next()
-        finally:
-            self._turn.take(None)
-
     def _release(self) -> None:
         super()._release()
         if self._indexed is not None:
@@ -442,6 +436,7 @@ class NvdecDecoder(VideoDecoder):
             elif self._closing:
                 break
         if group:
+            self._turn.take(None)
             yield group
 
     def _hand_out(self) -> Frame | None:

@@ -199,6 +199,15 @@ def test_a_live_streams_frame_is_handed_out_without_a_turn(clip: Path, nvc: Fake
     assert all_free(turns)
 
 
+def test_a_live_stream_that_has_been_opened_has_no_turn(clip: Path, nvc: FakeNvCodec) -> None:
+    """Opening it decodes its first frame; when its thread asks for that is not known."""
+    turns = one_each()
+    decoder = decoder_of(clip, turns, live=True)
+    assert all_free(turns)
+    decoder.close()
+    assert all_free(turns)
+
+
 def test_who_waits_for_room_lets_others_have_the_turn(clip: Path, nvc: FakeNvCodec) -> None:
     turns, waits, held = one_each(), threading.Event(), []
 
