@@ -10,6 +10,7 @@ motorway with its traffic some seventeen boxes are left, as many as a trained on
 from __future__ import annotations
 
 import argparse
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +25,34 @@ _STRIDES = (8, 16, 32)
 _CLASS_GAIN, _CLASS_BIAS = 40.0, -6.1
 
 
-class Detector:
-    """Builds the network; call it with (N, 640, 640, 3) in 0..1 to get (N, 8400, 84): centre, size and class scores.
+class Network(ABC):
+    """The layers and their weights, whatever does the arithmetic; the axis of the channels is the framework's own.
+
+    A call turns pictures of 640x640 in 0..1 into (N, 8400, 84): centre, size and class scores.
 
     Attributes:
-        variables: Its weights and biases.
-        multiply_adds: Per picture; counted while it is called.
+        weights: Of each convolution in its order: kernel and offset, as `_weights` made them.
+        grids: (cells, 2) by stride: the middle of each cell, in cells.
     """
 
-    def __init__(self, tf: Any, seed: int = 0) -> None:
-        self._tf, self._seed = tf, seed
-        self.variables: list[Any] = []
-        self.multiply_adds = 0
+    def __init__(self, seed: int = 0) -> None:
+        self._seed, self._next = seed, 0
+        self.weights: list[tuple[Any, Any]] = []
+        self.grids: dict[int, Any] = {}
 
-    def __call__(self, pixels: Any) -> Any:
-        tf, w = self._tf, _WIDTHS
-        self._next, self.multiply_adds = 0, 0
+    def detect(self, pixels: Any) -> Any:
+        """All of it; the first call makes the weights."""
+        w = _WIDTHS
+        self._next = 0
         x = self._block(self._conv(self._conv(pixels, w[0], 3, 2), w[1], 3, 2), w[1], 1)
         third = self._block(self._conv(x, w[2], 3, 2), w[2], 2)
         fourth = self._block(self._conv(third, w[3], 3, 2), w[3], 2)
         fifth = self._pyramid(self._block(self._conv(fourth, w[4], 3, 2), w[4], 1))
-        up4 = self._block(tf.concat([self._double(fifth), fourth], 3), w[3], 1, residual=False)
-        out3 = self._block(tf.concat([self._double(up4), third], 3), w[2], 1, residual=False)
-        out4 = self._block(tf.concat([self._conv(out3, w[2], 3, 2), up4], 3), w[3], 1, residual=False)
-        out5 = self._block(tf.concat([self._conv(out4, w[3], 3, 2), fifth], 3), w[4], 1, residual=False)
-        return tf.concat([self._head(x, s) for x, s in zip((out3, out4, out5), _STRIDES, strict=True)], 1)
+        up4 = self._block(self._concat([self._double(fifth), fourth]), w[3], 1, residual=False)
+        out3 = self._block(self._concat([self._double(up4), third]), w[2], 1, residual=False)
+        out4 = self._block(self._concat([self._conv(out3, w[2], 3, 2), up4]), w[3], 1, residual=False)
+        out5 = self._block(self._concat([self._conv(out4, w[3], 3, 2), fifth]), w[4], 1, residual=False)
+        return self._rows([self._head(x, s) for x, s in zip((out3, out4, out5), _STRIDES, strict=True)])
 
     def _conv(
         self,
@@ -61,49 +65,125 @@ class Detector:
         gain: float = 1.0,
         bias: float = 0.0,
     ) -> Any:
-        tf = self._tf
-        shape = (size, size, x.shape[3], width)
-        if self._next == len(self.variables):
+        if self._next == len(self.weights):
+            shape = (size, size, self._width(x), width)
             rng = np.random.default_rng([self._seed, self._next])
             kernel = rng.normal(0, gain * (2 / (size * size * shape[2])) ** 0.5, shape).astype(np.float32)
-            self.variables.append((tf.Variable(kernel), tf.Variable(np.full(width, bias, np.float32))))
-        kernel, offset = self.variables[self._next]
+            self.weights.append(self._weights(kernel, np.full(width, bias, np.float32)))
+        kernel, offset = self.weights[self._next]
         self._next += 1
-        x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "SAME"), offset)
-        self.multiply_adds += int(np.prod(shape)) * x.shape[1] * x.shape[2]
-        return x * tf.sigmoid(x) if activate else x
+        return self._convolve(x, kernel, offset, stride, activate=activate)
 
     def _block(self, x: Any, width: int, depth: int, *, residual: bool = True) -> Any:
         """Part of the channels goes through `depth` pairs of convolutions, all that comes up is put together."""
-        tf = self._tf
-        parts = tf.split(self._conv(x, width), 2, 3)
+        parts = self._halves(self._conv(x, width))
         for _ in range(depth):
             inner = self._conv(self._conv(parts[-1], width // 2, 3), width // 2, 3)
             parts.append(parts[-1] + inner if residual else inner)
-        return self._conv(tf.concat(parts, 3), width)
+        return self._conv(self._concat(parts), width)
 
     def _pyramid(self, x: Any) -> Any:
-        tf = self._tf
-        width = x.shape[3]
+        width = self._width(x)
         pooled = [self._conv(x, width // 2)]
         for _ in range(3):
-            pooled.append(tf.nn.max_pool2d(pooled[-1], 5, 1, "SAME"))
-        return self._conv(tf.concat(pooled, 3), width)
+            pooled.append(self._most_of_5x5(pooled[-1]))
+        return self._conv(self._concat(pooled), width)
+
+    def _head(self, x: Any, stride: int) -> Any:
+        box = self._conv(self._conv(self._conv(x, _BOX_WIDTH, 3), _BOX_WIDTH, 3), 4, activate=False)
+        inner = self._conv(self._conv(x, CLASSES, 3), CLASSES, 3)
+        classes = self._conv(inner, CLASSES, activate=False, gain=_CLASS_GAIN, bias=_CLASS_BIAS)
+        if stride not in self.grids:
+            cells = np.arange(SIZE // stride)
+            self.grids[stride] = np.stack(np.meshgrid(cells, cells), -1).reshape(-1, 2).astype(np.float32) + 0.5
+        return self._boxes(self._concat([box, classes]), self.grids[stride], stride)
+
+    @abstractmethod
+    def _weights(self, kernel: Any, offset: Any) -> tuple[Any, Any]:
+        """A kernel (rows, columns, in, out) and an offset as the framework has them."""
+
+    @abstractmethod
+    def _convolve(self, x: Any, kernel: Any, offset: Any, stride: int, *, activate: bool) -> Any:
+        """Padded as TensorFlow's SAME; `activate` multiplies each value by its sigmoid."""
+
+    @abstractmethod
+    def _width(self, x: Any) -> int:
+        """Channels."""
+
+    @abstractmethod
+    def _concat(self, parts: list[Any]) -> Any:
+        """Along the channels."""
+
+    @abstractmethod
+    def _halves(self, x: Any) -> list[Any]:
+        """Of the channels."""
+
+    @abstractmethod
+    def _double(self, x: Any) -> Any:
+        """Each pixel four times."""
+
+    @abstractmethod
+    def _most_of_5x5(self, x: Any) -> Any:
+        """The largest value around each pixel."""
+
+    @abstractmethod
+    def _boxes(self, x: Any, grid: Any, stride: int) -> Any:
+        """(N, cells, 84) of one scale: centre and size in pixels, class scores."""
+
+    @abstractmethod
+    def _rows(self, parts: list[Any]) -> Any:
+        """All scales together."""
+
+
+class Detector(Network):
+    """In TensorFlow, of (N, 640, 640, 3).
+
+    Attributes:
+        multiply_adds: Per picture; counted while it is called.
+    """
+
+    def __init__(self, tf: Any, seed: int = 0) -> None:
+        super().__init__(seed)
+        self._tf = tf
+        self.multiply_adds = 0
+
+    def __call__(self, pixels: Any) -> Any:
+        self.multiply_adds = 0
+        return self.detect(pixels)
+
+    def _weights(self, kernel: Any, offset: Any) -> tuple[Any, Any]:
+        return self._tf.Variable(kernel), self._tf.Variable(offset)
+
+    def _convolve(self, x: Any, kernel: Any, offset: Any, stride: int, *, activate: bool) -> Any:
+        tf = self._tf
+        x = tf.nn.bias_add(tf.nn.conv2d(x, kernel, stride, "SAME"), offset)
+        self.multiply_adds += int(np.prod(kernel.shape)) * x.shape[1] * x.shape[2]
+        return x * tf.sigmoid(x) if activate else x
+
+    def _width(self, x: Any) -> int:
+        return int(x.shape[3])
+
+    def _concat(self, parts: list[Any]) -> Any:
+        return self._tf.concat(parts, 3)
+
+    def _halves(self, x: Any) -> list[Any]:
+        return list(self._tf.split(x, 2, 3))
 
     def _double(self, x: Any) -> Any:
         return self._tf.image.resize(x, (2 * x.shape[1], 2 * x.shape[2]), "nearest")
 
-    def _head(self, x: Any, stride: int) -> Any:
+    def _most_of_5x5(self, x: Any) -> Any:
+        return self._tf.nn.max_pool2d(x, 5, 1, "SAME")
+
+    def _boxes(self, x: Any, grid: Any, stride: int) -> Any:
         tf = self._tf
-        box = self._conv(self._conv(self._conv(x, _BOX_WIDTH, 3), _BOX_WIDTH, 3), 4, activate=False)
-        inner = self._conv(self._conv(x, CLASSES, 3), CLASSES, 3)
-        classes = self._conv(inner, CLASSES, activate=False, gain=_CLASS_GAIN, bias=_CLASS_BIAS)
-        rows, columns = x.shape[1], x.shape[2]
-        flat = tf.reshape(tf.concat([box, classes], 3), [-1, rows * columns, 4 + CLASSES])
-        grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), -1).reshape(-1, 2).astype(np.float32) + 0.5
+        flat = tf.reshape(x, [-1, len(grid), 4 + CLASSES])
         centre = (tf.sigmoid(flat[..., :2]) * 2 - 1 + grid) * stride
         size = tf.exp(tf.clip_by_value(flat[..., 2:4], -4.0, 4.0)) * stride
         return tf.concat([centre, size, tf.sigmoid(flat[..., 4:])], 2)
+
+    def _rows(self, parts: list[Any]) -> Any:
+        return self._tf.concat(parts, 1)
 
 
 def save_detector(tf: Any, folder: Path) -> float:
@@ -111,7 +191,7 @@ def save_detector(tf: Any, folder: Path) -> float:
     module = tf.Module()
     detector = Detector(tf)
     detector(tf.zeros([1, SIZE, SIZE, 3]))
-    module.weights = detector.variables
+    module.weights = detector.weights
 
     def serve(image: Any) -> dict[str, Any]:
         return {"detections": detector(image)}
