@@ -14,6 +14,7 @@ and torchcodec (with FFmpeg's libraries), by default this one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -140,26 +141,34 @@ def torchcodec(clip: str, threads: int, args: argparse.Namespace) -> dict[str, A
 def run_peer(clip: Path, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     """The other program in a process of its own."""
     command = [args.peer_python, str(Path(__file__).resolve()), "--worker", str(threads), str(clip)]
-    command += ["--model", "-", "--batch", str(args.batch), "--warm", str(args.warm), "--seconds", str(args.seconds)]
-    command += ["--device", args.device, *(() if args.compile else ("--no-compile",))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=args.timeout, check=False)
+    command += [*_shared(args), *(() if args.compile else ("--no-compile",))]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=args.timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"did not end within {args.timeout:g} s"}
     if done.returncode:
         return {"error": f"ended with {done.returncode}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def run_ours(clip: Path, args: argparse.Namespace) -> dict[int, dict[str, Any]]:
-    """The whole pipeline, by number of videos."""
+def run_ours(clip: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """What gpu_pipeline.py finds, as far as it comes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
-        command = [sys.executable, str(_HERE / "gpu_pipeline.py"), "--model", f"yolov8n={args.model}", str(clip)]
-        command += ["--sources", args.sources, "--batch", str(args.batch), "--json", str(path), "--device", args.device]
-        command += ["--warm", str(args.warm), "--seconds", str(args.seconds)]
-        command += ["--precision", "fp16" if args.device == "cuda" else "fp32"]
-        subprocess.run(command, stdout=sys.stderr, timeout=args.timeout, check=False)
-        cells = json.loads(path.read_text())["results"] if path.exists() else []
-    return {cell["sources"]: cell.get("pipeline", cell) for cell in cells}
+        command = [sys.executable, str(_HERE / "gpu_pipeline.py"), str(clip), "--sources", args.sources]
+        command += ["--precision", "fp16" if args.device == "cuda" else "fp32", "--json", str(path)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([*command, *_shared(args)], stdout=sys.stderr, timeout=args.timeout, check=False)
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"results": []}
+    return found
+
+
+def _shared(args: argparse.Namespace) -> list[str]:
+    """Options that both programs take."""
+    numbers = {"--batch": args.batch, "--warm": args.warm, "--seconds": args.seconds}
+    options = {"--model": f"yolov8n={args.model}", "--device": args.device, **numbers}
+    return [str(part) for option in options.items() for part in option]
 
 
 def show(who: str, number: int, found: dict[str, Any]) -> None:
@@ -209,17 +218,17 @@ def main() -> int:
         for threads in map(int, args.threads.split(",")):
             peers[threads] = run_peer(clip, threads, args)
             show("torchcodec", threads, peers[threads])
-        ours = run_ours(clip, args)
+        report = run_ours(clip, args)
+        ours = {cell["sources"]: cell.get("pipeline", cell) for cell in report.pop("results")}
         for sources, found in ours.items():
             show("vramline", sources, found)
         theirs, own = best_of(peers), best_of(ours)
         ratio = own / theirs if theirs else None
         print(f"  best against best: {'unknown' if ratio is None else f'{ratio:.2f} x'}", flush=True)
+        report |= {"benchmark": "gpu_peers", "batch": args.batch}
         results.append({"clip": clip.name, "torchcodec": peers, "vramline": ours, "ratio": ratio})
         if args.json:
-            args.json.write_text(
-                json.dumps({"benchmark": "gpu_peers", "batch": args.batch, "results": results}, indent=2) + "\n"
-            )
+            args.json.write_text(json.dumps({**report, "results": results}, indent=2) + "\n")
     return int(any(result["ratio"] is None for result in results))
 
 
