@@ -71,12 +71,10 @@ def show(name: str, clip: Path, sources: int, report: Report) -> None:
     whole, latency = report.whole.measured, report.whole.latency
     gpu = whole.gpu
     busy = f"GPU {gpu.gpu_percent:.0f} %, NVDEC {gpu.nvdec_percent or 0:.0f} %" if gpu else "GPU unknown"
-    alone = report.parts["model"].gpu
-    if gpu and gpu.sm_clock_mhz and alone and alone.sm_clock_mhz:
-        busy += f", SM {gpu.sm_clock_mhz:.0f} MHz (model alone {alone.sm_clock_mhz:.0f})"
-    alone = report.parts["decode"].gpu
-    if gpu and gpu.video_clock_mhz and alone and alone.video_clock_mhz:
-        busy += f", NVDEC {gpu.video_clock_mhz:.0f} MHz (alone {alone.video_clock_mhz:.0f})"
+    for what, part, clock in (("SM", "model", "sm_clock_mhz"), ("NVDEC", "decode", "video_clock_mhz")):
+        here, alone = getattr(gpu, clock, None), getattr(report.parts[part].gpu, clock, None)
+        if here and alone:
+            busy += f", {what} {here:.0f} MHz ({part} alone {alone:.0f})"
     p50, p99 = (latency.p50_ms, latency.p99_ms) if latency else (0.0, 0.0)
     print(
         f"{name:10} {clip.name:28} {sources:3} sources: decode {rates['decode']:6.0f}, + preprocess"

@@ -16,6 +16,7 @@ VERSION = 1
 PARTS = ("decode", "preprocess", "decode_and_preprocess", "model", "postprocess")
 _TITLES = {name: f"{name} alone" for name in PARTS} | {"decode_and_preprocess": "decode + preprocess"}
 _WHOLE = "full pipeline"
+_GPU_COLUMNS = ("GPU", "NVDEC", "GPU memory", "SM, NVDEC clock", "power")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +115,7 @@ def _clip_line(clip: Clip) -> str:
 
 def _table(report: Report) -> list[str]:
     has_gpu = report.whole.measured.gpu is not None
-    head = [
-        "",
-        "frames/s",
-        "CPU-ms/frame",
-        "cores busy",
-        *(("GPU", "NVDEC", "GPU memory", "SM, NVDEC clock", "power") if has_gpu else ()),
-    ]
+    head = ["", "frames/s", "CPU-ms/frame", "cores busy", *(_GPU_COLUMNS if has_gpu else ())]
     measured = {_TITLES[name]: report.parts[name] for name in PARTS if name in report.parts}
     rows = [_row(title, part, has_gpu=has_gpu) for title, part in {**measured, _WHOLE: report.whole.measured}.items()]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
@@ -140,7 +135,7 @@ def _row(title: str, part: Measurement, *, has_gpu: bool) -> list[str]:
         return row
     gpu = part.gpu
     if gpu is None:
-        return [*row, *5 * ["-"]]
+        return [*row, *("-" for _ in _GPU_COLUMNS)]
     nvdec = "-" if gpu.nvdec_percent is None else f"{gpu.nvdec_percent:.0f} %"
     clocks = ", ".join("-" if mhz is None else f"{mhz:,.0f}" for mhz in (gpu.sm_clock_mhz, gpu.video_clock_mhz))
     power = "-" if gpu.power_w is None else f"{gpu.power_w:.0f} W"
