@@ -1,79 +1,191 @@
-"""Batch normalisation of a trained model is a scale and a shift per channel: folds both into the convolution before it."""
+"""Batch normalisation of a trained model is a scale and a shift per channel: folds both into the convolution before it.
+
+Exporters write it in many ways: as an operation of its own, as a product and a sum with constants, or as a bias alone.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.inference.frozen import FrozenGraph
 
+_CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 _NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_SUMS = frozenset({"Add", "AddV2", "BiasAdd"})
 _FLOAT = 1  # DT_FLOAT
+
+_Vector: TypeAlias = npt.NDArray[np.float64]
 
 
 def fold_batch_norms(graph: FrozenGraph) -> FrozenGraph:
-    """The graph with every batch normalisation that directly follows a convolution folded into weights and a bias.
+    """The graph with what scales and shifts the channels of a convolution's result folded into its weights and one bias.
 
-    In float32, so that nothing is lost where the convolution then goes on in half precision. Normalisations elsewhere stay.
+    In float32, so that nothing is lost where the convolution then goes on in half precision. What is not the only reader of
+    the convolution, or is no constant, stays.
     """
     graph_def = type(graph.graph_def)()
     graph_def.CopyFrom(graph.graph_def)
-    nodes = {node.name: node for node in graph_def.node}
-    uses = Counter(name.lstrip("^") for node in graph_def.node for name in node.input)
-    uses.update(graph.outputs)
-    for norm in list(graph_def.node):
-        if norm.op in _NORMS and not norm.attr["is_training"].b and not _other_outputs_used(norm, uses):
-            _fold(graph_def, nodes, uses, norm)
+    known = _Known(graph_def, graph.outputs)
+    gone = set[str]()
+    for conv in [node for node in graph_def.node if node.op in _CONVOLUTIONS]:
+        gone.update(_fold(known, conv))
+    kept = [node for node in graph_def.node if node.name not in gone]
+    del graph_def.node[:]
+    graph_def.node.extend(kept)
     return FrozenGraph(graph_def, graph.input, graph.outputs)
 
 
-def _fold(graph_def: Any, nodes: dict[str, Any], uses: Counter[str], norm: Any) -> None:
-    conv = nodes.get(norm.input[0])
-    if conv is None or conv.op not in ("Conv2D", "DepthwiseConv2dNative") or conv.attr["T"].type != _FLOAT:
-        return
-    if uses[conv.name] + uses[f"{conv.name}:0"] != 1 or conv.attr["data_format"].s != norm.attr["data_format"].s:
-        return
-    constants = [_constant(nodes, name) for name in (conv.input[1], *norm.input[1:5])]
+@dataclass(frozen=True, slots=True)
+class _Affine:
+    """A node that computes `x * scale + shift` of its input, each a number per channel."""
+
+    node: Any
+    scale: _Vector
+    shift: _Vector
+
+
+class _Known:
+    """The nodes of a graph, and who reads them."""
+
+    def __init__(self, graph_def: Any, outputs: tuple[str, ...]) -> None:
+        self._graph_def = graph_def
+        self._nodes = {node.name: node for node in graph_def.node}
+        self._readers: dict[str, list[Any]] = defaultdict(list)
+        for node in graph_def.node:
+            for name in node.input:
+                self._readers[_producer(name)].append(node)
+        for name in outputs:
+            self._readers[_producer(name)].append(None)
+
+    def only_reader(self, node: Any) -> Any:
+        """The node that alone reads a node's first output and nothing else of it; None: there are others, or none."""
+        readers = self._readers[node.name]
+        if len(readers) != 1 or readers[0] is None:
+            return None
+        return readers[0] if any(name in (node.name, f"{node.name}:0") for name in readers[0].input) else None
+
+    def constant(self, tensor: str) -> Any:
+        """Its value; None if it is no constant."""
+        from tensorflow import make_ndarray  # type: ignore[import-untyped, unused-ignore]
+
+        node = self._nodes.get(tensor.removesuffix(":0"))
+        while node is not None and node.op == "Identity":
+            node = self._nodes.get(node.input[0].removesuffix(":0"))
+        return make_ndarray(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
+
+    def add_constant(self, name: str, value: _Vector) -> str:
+        """Returns its name."""
+        from tensorflow import make_tensor_proto
+
+        node = self._graph_def.node.add(op="Const", name=name)
+        node.attr["dtype"].type = _FLOAT
+        node.attr["value"].tensor.CopyFrom(make_tensor_proto(value.astype(np.float32)))
+        return str(node.name)
+
+
+def _fold(known: _Known, conv: Any) -> list[str]:
+    """Folds what follows a convolution; the names of the nodes that are not needed any more."""
+    weights = known.constant(conv.input[1]) if _is_float(conv) else None
+    if weights is None:
+        return []
+    is_depthwise = conv.op == "DepthwiseConv2dNative"
+    # Depthwise: height, width, channels, multiplier; output channels are the last two.
+    channels = weights.shape[2] * weights.shape[3] if is_depthwise else weights.shape[3]
+    found = list(_following(known, conv, channels))
+    while found and found[-1].node.op == "Identity":
+        found.pop()
+    if [affine.node.op for affine in found] in ([], ["BiasAdd"]):
+        return []
+    scale, shift = np.ones(channels), np.zeros(channels)
+    for affine in found:
+        scale, shift = scale * affine.scale, shift * affine.scale + affine.shift
+    last = found[-1].node
+    data_format = _data_format(conv)
+    factor = scale.reshape(weights.shape[2:]) if is_depthwise else scale
+    conv.input[1] = known.add_constant(f"{last.name}/weights", weights.astype(np.float64) * factor)
+    bias = known.add_constant(f"{last.name}/bias", shift)
+    last.op = "BiasAdd"
+    last.input[:] = [conv.name, bias]
+    last.attr.clear()
+    last.attr["T"].type = _FLOAT
+    last.attr["data_format"].s = data_format
+    return [affine.node.name for affine in found[:-1]]
+
+
+def _following(known: _Known, conv: Any, channels: int) -> Iterator[_Affine]:
+    """The nodes behind a convolution, each the only reader of the one before, that scale and shift its channels."""
+    before = conv
+    while (node := known.only_reader(before)) is not None:
+        affine = _affine(known, node, before.name, channels, _data_format(conv))
+        if affine is None:
+            return
+        yield affine
+        before = node
+
+
+def _affine(known: _Known, node: Any, before: str, channels: int, data_format: bytes) -> _Affine | None:
+    """What a node does with the result of the node `before`; None if it is something else."""
+    if not _is_float(node) or any(name.startswith("^") for name in node.input):
+        return None
+    if node.op in _NORMS:
+        return _norm(known, node, before, data_format)
+    ones, zeros = np.ones(channels), np.zeros(channels)
+    if node.op == "Identity":
+        return _Affine(node, ones, zeros)
+    value = _operand(known, node, before, channels, data_format) if node.op in _SUMS | {"Mul"} else None
+    if value is None:
+        return None
+    return _Affine(node, value, zeros) if node.op == "Mul" else _Affine(node, ones, value)
+
+
+def _operand(known: _Known, node: Any, before: str, channels: int, data_format: bytes) -> _Vector | None:
+    """The number per channel that a product or sum has beside the result of `before`; None if it has something else."""
+    others = [name for name in node.input if _producer(name) != before]
+    constant = known.constant(others[0]) if len(others) == 1 else None
+    if constant is None:
+        return None
+    if node.op == "BiasAdd":  # a vector, wherever the channels are
+        return np.asarray(constant, np.float64) if _data_format(node) == data_format else None
+    return _per_channel(constant, channels, data_format)
+
+
+def _norm(known: _Known, node: Any, before: str, data_format: bytes) -> _Affine | None:
+    if _producer(node.input[0]) != before or _data_format(node) != data_format:
+        return None
+    if not {"is_training", "epsilon"} <= set(node.attr) or node.attr["is_training"].b:
+        return None
+    constants = [known.constant(name) for name in node.input[1:5]]
     if any(c is None for c in constants):
-        return
-    weights, scale, offset, mean, variance = (np.asarray(c, np.float64) for c in constants)
-    factor = scale / np.sqrt(variance + norm.attr["epsilon"].f)
-    if conv.op == "DepthwiseConv2dNative":  # Height, width, channels, multiplier: output channels are the last two.
-        scaled = weights * factor.reshape(weights.shape[2:])
-    else:
-        scaled = weights * factor
-    conv.input[1] = _add_constant(graph_def, f"{norm.name}/weights", scaled)
-    bias = _add_constant(graph_def, f"{norm.name}/bias", offset - mean * factor)
-    del norm.input[1:]
-    norm.input.append(bias)
-    data_format = norm.attr["data_format"].s
-    norm.op = "BiasAdd"
-    norm.attr.clear()
-    norm.attr["T"].type = _FLOAT
-    norm.attr["data_format"].s = data_format or b"NHWC"
+        return None
+    scale, offset, mean, variance = (np.asarray(c, np.float64) for c in constants)
+    factor = scale / np.sqrt(variance + node.attr["epsilon"].f)
+    return _Affine(node, factor, offset - mean * factor)
 
 
-def _constant(nodes: dict[str, Any], tensor: str) -> Any:
-    from tensorflow import make_ndarray  # type: ignore[import-untyped, unused-ignore]
-
-    node = nodes.get(tensor.removesuffix(":0"))
-    while node is not None and node.op == "Identity":
-        node = nodes.get(node.input[0].removesuffix(":0"))
-    return make_ndarray(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
-
-
-def _add_constant(graph_def: Any, name: str, value: npt.NDArray[np.float64]) -> str:
-    from tensorflow import make_tensor_proto
-
-    node = graph_def.node.add(op="Const", name=name)
-    node.attr["dtype"].type = _FLOAT
-    node.attr["value"].tensor.CopyFrom(make_tensor_proto(value.astype(np.float32)))
-    return str(node.name)
+def _per_channel(constant: Any, channels: int, data_format: bytes) -> _Vector | None:
+    """A constant that is broadcast to (N, H, W, C), or (N, C, H, W), as a number per channel; None if it is more than that."""
+    shape = (1, channels, 1, 1) if data_format == b"NCHW" else (1, 1, 1, channels)
+    try:
+        return np.broadcast_to(np.asarray(constant, np.float64), shape).reshape(channels)
+    except ValueError:
+        return None
 
 
-def _other_outputs_used(norm: Any, uses: Counter[str]) -> bool:
-    """Whether anything reads the statistics that the normalisation returns besides its result, or only waits for it."""
-    return any(uses[f"{norm.name}:{i}"] for i in range(1, 6))
+def _is_float(node: Any) -> bool:
+    # Asking for an attribute that is not there would make it.
+    return "T" in node.attr and node.attr["T"].type == _FLOAT
+
+
+def _data_format(node: Any) -> bytes:
+    found: bytes = node.attr["data_format"].s if "data_format" in node.attr else b""
+    return found or b"NHWC"
+
+
+def _producer(tensor: str) -> str:
+    return tensor.lstrip("^").partition(":")[0]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.inference.batch_norm import fold_batch_norms
 from pipeline.inference.frozen import FrozenGraph, frozen_graph
@@ -133,7 +135,7 @@ def test_weights_beyond_the_range_keep_their_operation_in_float32(tf: Any, freez
     large, small = tf.Variable(kernel(tf).numpy() * 1e6), kernel(tf, 1, 4, 4)
 
     def body(x: Any) -> Any:
-        return tf.nn.conv2d(tf.nn.conv2d(x, large, 1, "SAME") * 1e-6, small, 1, "SAME")
+        return tf.nn.conv2d(tf.nn.relu(tf.nn.conv2d(x, large, 1, "SAME")) * 1e-6, small, 1, "SAME")
 
     graph = freeze(body)
     half = to_half(graph, "float32")
@@ -250,6 +252,81 @@ def test_batch_normalisation_folds_into_the_convolution(tf: Any, freeze: Any, de
     half = to_half(graph, "float32")
     assert half.converted == 1
     check(tf, graph, half, pixels(), 1e-2)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(["norm", "times", "plus", "bias", "same"]), max_size=5),
+    st.booleans(),
+    st.sampled_from([(4,), (1, 1, 1, 4), ()]),
+    st.integers(0, 99),
+)
+def test_whatever_scales_and_shifts_the_channels_folds(
+    tf: Any, freeze: Any, steps: list[str], is_depthwise: bool, shape: tuple[int, ...], seed: int
+) -> None:
+    """Batch normalisation as exporters spell it out: one convolution and one bias are left, with the same results."""
+    rng = np.random.default_rng(seed)
+    weights = kernel(tf, 3, *((3, 4) if not is_depthwise else (4, 1)))
+    mixed = kernel(tf, 1, 3, 4)
+
+    def numbers(size: tuple[int, ...] = shape) -> Any:
+        return tf.constant(rng.normal(1, 0.5, size).astype(np.float32))
+
+    def body(x: Any) -> Any:
+        if is_depthwise:
+            x = tf.nn.depthwise_conv2d(tf.nn.relu(tf.nn.conv2d(x, mixed, 1, "SAME")), weights, [1, 1, 1, 1], "SAME")
+        else:
+            x = tf.nn.conv2d(x, weights, 1, "SAME")
+        for step in steps:
+            if step == "norm":
+                variance = tf.constant(rng.uniform(0.1, 2, 4).astype(np.float32))
+                three = [numbers((4,)) for _ in range(3)]
+                x, _, _ = tf.compat.v1.nn.fused_batch_norm(x, *three, variance, 0.01, is_training=False)
+            elif step == "times":
+                x = numbers() * x
+            elif step == "plus":
+                x = x + numbers()
+            elif step == "bias":
+                x = tf.nn.bias_add(x, numbers((4,)))
+            else:
+                x = tf.identity(x)
+        return tf.nn.relu(x)
+
+    graph = freeze(body)
+    folded = fold_batch_norms(graph)
+    behind = [n.op for n in folded.graph_def.node if n.op not in ("Const", "Placeholder", "Identity", "NoOp")]
+    convolutions = ["Conv2D", "Relu", "DepthwiseConv2dNative"] if is_depthwise else ["Conv2D"]
+    assert behind == [*convolutions, *(["BiasAdd"] if set(steps) - {"same"} else []), "Relu"]
+    [expected], [found] = run(tf, graph, pixels()), run(tf, folded, pixels())
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max(initial=1))
+
+
+def test_what_is_more_than_a_number_per_channel_stays(tf: Any, freeze: Any) -> None:
+    """A constant picture, a factor from the input, a second reader, another part of the graph, a result that is an output."""
+    weights, picture = kernel(tf), tf.constant(np.random.default_rng(1).normal(size=(1, 8, 8, 4)).astype(np.float32))
+    four = tf.constant([1.0, 2.0, 3.0, 4.0])
+
+    def body(x: Any) -> Any:
+        def conv() -> Any:
+            return tf.nn.conv2d(x, weights, 1, "SAME")
+
+        scaled, read, shown = conv(), conv(), conv()
+        picked = tf.gather_nd(conv() * four, [[0]])  # has no attribute T
+        return (
+            tf.nn.relu(conv() + picture),
+            tf.nn.relu(scaled * tf.reduce_mean(x)),
+            tf.nn.relu(read * four) + read,
+            shown,
+            tf.nn.relu(shown * four),
+            picked,
+        )
+
+    graph = freeze(body)
+    folded = fold_batch_norms(graph)
+    for expected, found in zip(run(tf, graph, pixels()), run(tf, folded, pixels()), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert sum(n.op == "BiasAdd" for n in folded.graph_def.node) == 1
+    assert not any(value.WhichOneof("value") is None for n in folded.graph_def.node for value in n.attr.values())
 
 
 def test_batch_normalisation_elsewhere_stays(tf: Any, freeze: Any) -> None:
