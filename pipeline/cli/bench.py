@@ -83,14 +83,15 @@ def bench(
             fetched.add(what)
             print_note(f"{what} ...")
 
-    report = measure(
-        loaded,
-        name=config,
-        timing=Timing(warmup, seconds),
-        sources=sources,
-        on_part=on_part,
-        progress=progress,
-    )
+    with signals.interruptible():
+        report = measure(
+            loaded,
+            name=config,
+            timing=Timing(warmup, seconds),
+            sources=sources,
+            on_part=on_part,
+            progress=progress,
+        )
     data = orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2)
     if json == "-":
         print_out(data.decode())

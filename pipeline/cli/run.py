@@ -73,7 +73,8 @@ def run(
     display.watch(status)
     try:
         with display, pipeline:
-            pipeline.prepare()
+            with signals.interruptible():
+                pipeline.prepare()
             if not dry_run:
                 with (
                     signals.on_reload(lambda: _reload(pipeline, read)),

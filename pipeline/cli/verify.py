@@ -55,7 +55,7 @@ def verify(  # noqa: PLR0917
     display = progress.display(loaded.observe)
     plan = Plan(batches, warm_up, limits, allow_drawing)
     verifier = Verifier(loaded, plan, open_tracer, progress=display.fetching)
-    with display, signals.on_interrupt(verifier.interrupt):
+    with display, signals.on_interrupt(verifier.interrupt), signals.interruptible():
         found = verifier()
     if found is None:
         print_note("Interrupted: nothing was verified.")

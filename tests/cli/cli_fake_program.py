@@ -1,10 +1,12 @@
 """The real command line around a fake pipeline, for tests that need a process: signals, terminals, pipes.
 
-`VRAMLINE_TEST_PIPELINE` says how the pipeline behaves: `quick`, `endless`, `deaf` (does not stop) or `preparing`.
+`VRAMLINE_TEST_PIPELINE` says how the pipeline behaves: `quick`, `endless`, `deaf` (does not stop), `preparing`, or `compiling`
+(in a native call, where Python calls no signal handler).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -32,7 +34,19 @@ class Preparing(FakePipeline):
         threading.Event().wait()
 
 
-KINDS = {"quick": FakePipeline, "endless": Endless, "deaf": Deaf, "preparing": Preparing}
+class Compiling(FakePipeline):
+    def prepare(self) -> None:
+        print("compiling", file=sys.stderr, flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # half an hour
+
+
+KINDS = {
+    "quick": FakePipeline,
+    "endless": Endless,
+    "deaf": Deaf,
+    "preparing": Preparing,
+    "compiling": Compiling,
+}
 
 module = types.ModuleType("pipeline.runtime.pipeline")
 module.Pipeline = KINDS[os.environ.get("VRAMLINE_TEST_PIPELINE", "quick")]  # type: ignore[attr-defined]

@@ -104,6 +104,16 @@ def test_a_signal_before_the_first_frame_ends_quietly(number: signal.Signals, wr
     assert (out, err) == ("", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_native_call_of_minutes_ends_quietly(number: signal.Signals, write_config: WriteConfig) -> None:
+    with running(write_config(), kind="compiling") as process:
+        wait_for(process, "compiling")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130
+    assert (out, err) == ("", "")
+
+
 def test_an_ignored_signal_stays_ignored(write_config: WriteConfig) -> None:
     code = "import signal, sys, runpy; signal.signal(signal.SIGTERM, signal.SIG_IGN); sys.argv = sys.argv[1:]; "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"

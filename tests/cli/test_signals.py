@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 
 import pytest
 
-from pipeline.cli.signals import SIGNALS, interrupt, on_interrupt
+from pipeline.cli.signals import SIGNALS, interrupt, interruptible, on_interrupt
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -32,3 +34,35 @@ def test_an_ignored_signal_is_left_alone() -> None:
 def test_sigterm_can_end_the_program_as_ctrl_c_does() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupt(signal.SIGTERM, None)
+
+
+def test_work_that_hears_a_signal_ends_by_its_handler() -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with pytest.raises(KeyboardInterrupt), interruptible(deaf_s=0.05):
+        signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert not any(thread.name == "signals" for thread in threading.enumerate())
+
+
+def test_a_handler_that_was_called_is_left_its_time_however_long_it_takes() -> None:
+    """Also where several signals make one call, and where an outer handler only asks for the end."""
+    asked: list[str] = []
+    with on_interrupt(lambda: asked.append("stop")), interruptible(deaf_s=0.05):
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.2)  # were it taken for deaf, the process would end
+    assert asked == ["stop"]
+
+
+def test_a_handler_that_was_set_inside_is_in_charge() -> None:
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with interruptible(deaf_s=0.05):
+            signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.2)
+        assert heard == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is not before  # it was changed on purpose
+    finally:
+        signal.signal(signal.SIGINT, before)
