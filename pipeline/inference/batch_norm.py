@@ -27,7 +27,7 @@ def fold_batch_norms(graph: FrozenGraph) -> FrozenGraph:
     """The graph with what scales and shifts the channels of a convolution's result folded into its weights and one bias.
 
     In float32, so that nothing is lost where the convolution then goes on in half precision. What is not the only reader of
-    the convolution, or is no constant, stays.
+    the convolution, or is no constant, stays. The original is not changed.
     """
     graph_def = type(graph.graph_def)()
     graph_def.CopyFrom(graph.graph_def)
@@ -35,7 +35,9 @@ def fold_batch_norms(graph: FrozenGraph) -> FrozenGraph:
     gone = set[str]()
     for conv in [node for node in graph_def.node if node.op in _CONVOLUTIONS]:
         gone.update(_fold(known, conv))
-    kept = [node for node in graph_def.node if node.name not in gone]
+    left = [node for node in graph_def.node if node.name not in gone]
+    read = {_producer(name) for node in left for name in node.input} | set(map(_producer, graph.outputs))
+    kept = [node for node in left if node.op != "Const" or node.name in read]
     del graph_def.node[:]
     graph_def.node.extend(kept)
     return FrozenGraph(graph_def, graph.input, graph.outputs)

@@ -13,6 +13,7 @@ from pipeline.device_errors import LOST, explained, fault_of
 from pipeline.errors import ModelError
 from pipeline.frames import Array
 from pipeline.inference._tensorflow import first_line
+from pipeline.inference.batch_norm import fold_batch_norms
 from pipeline.inference.frozen import FrozenGraph, frozen_graph
 from pipeline.inference.half_choice import half_graph
 from pipeline.inference.host_waits import show_ops, waiting_ops
@@ -78,7 +79,8 @@ class CudaModel(TensorFlowModel):
             owner: Of the function's variables; kept.
         """
         self._stream, self._owner = stream, owner
-        graph = frozen_graph(function)
+        frozen = frozen_graph(function)
+        graph = None if frozen is None else fold_batch_norms(frozen)
         self._graph: Callable[[Any], Any] = graph or function
         self.precision: Literal["fp32", "fp16"] = "fp32"
         if precision != "fp32":

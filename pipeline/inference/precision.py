@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.inference.batch_norm import fold_batch_norms
 from pipeline.inference.frozen import FrozenGraph
 from pipeline.inference.half_rules import (
     COMPUTE,
@@ -52,11 +51,11 @@ def to_half(graph: FrozenGraph, input_dtype: str, *, half_input: bool = True) ->
     """Rewrites a graph; the original is not changed. Bodies of conditions and loops stay as they are.
 
     Args:
-        graph: From `frozen_graph`.
+        graph: From `frozen_graph`; what `fold_batch_norms` leaves of it loses less.
         input_dtype: Of its input.
         half_input: Whether the input may become float16.
     """
-    return _Rewrite(fold_batch_norms(graph), input_dtype, half_input).result()
+    return _Rewrite(graph, input_dtype, half_input).result()
 
 
 class _Rewrite:

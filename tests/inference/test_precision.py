@@ -249,7 +249,7 @@ def test_batch_normalisation_folds_into_the_convolution(tf: Any, freeze: Any, de
     assert "FusedBatchNormV3" not in {n.op for n in folded.graph_def.node}
     [expected], [found] = run(tf, graph, pixels()), run(tf, folded, pixels())
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-    half = to_half(graph, "float32")
+    half = to_half(folded, "float32")
     assert half.converted == 1
     check(tf, graph, half, pixels(), 1e-2)
 
