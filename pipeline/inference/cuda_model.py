@@ -186,8 +186,7 @@ class CudaModel(TensorFlowModel):
                 return None
             return self._graph
         found = xla_graph(self._graph, tensor.shape, self._dtype.name)
-        # Spelled out, depthwise convolutions need no search any more; but COCO-SSD, with 33, takes more than two minutes all
-        # the same, on an H200's host.
+        # Spelled out, depthwise convolutions need no search any more; but how long such models take has not been measured.
         grouped = found.grouped + found.spelled_out
         if grouped and self._xla_wanted == "auto":
             what = "a grouped convolution" if grouped == 1 else f"{grouped} grouped convolutions"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.inference.conv_bias import keep_biases_apart
 from pipeline.inference.depthwise import spell_out_depthwise
 from pipeline.inference.frozen import FrozenGraph
 
@@ -16,7 +17,7 @@ class XlaGraph:
     """A graph as XLA is to compile it.
 
     Attributes:
-        graph: Computes the same.
+        graph: Computes the same; only XLA can run it.
         convolutions: For how many XLA tries cuDNN's algorithms: about a quarter of a second each on an H200's host.
         grouped: How many of them are convolutions of groups of channels, for each of which that may take minutes.
         spelled_out: How many such convolutions the graph had beside these, which are sums now.
@@ -37,7 +38,7 @@ def xla_graph(graph: FrozenGraph, shape: tuple[int, ...], dtype: str) -> XlaGrap
         dtype: Of the input.
     """
     traced = graph.traced(shape, dtype)
-    found = spell_out_depthwise(graph, traced)
+    found = keep_biases_apart(spell_out_depthwise(graph, traced))
     left = [node for node in found.all_nodes() if node.op in _CONVOLUTIONS]
     grouped = sum(_is_grouped(node, traced) for node in left)
     before = sum(node.op in _CONVOLUTIONS and _is_grouped(node, traced) for node in graph.all_nodes())

@@ -197,9 +197,8 @@ MODELS = {
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_real_models_give_the_same(tf: Any, freeze: Freeze, assets: Path, name: str, xla: bool) -> None:
+def test_real_models_give_the_same(tf: Any, freeze: Freeze, assets: Path, name: str) -> None:
     image, dtype, (low, high), depthwise = MODELS[name]
     serve = tf.saved_model.load(str(assets / "models" / name)).signatures["serving_default"]
     [key] = serve.structured_input_signature[1]
@@ -210,6 +209,6 @@ def test_real_models_give_the_same(tf: Any, freeze: Freeze, assets: Path, name: 
     assert ops(found.graph)["DepthwiseConv2dNative"] == 0
     assert found.grouped == 0
     x = np.random.default_rng(3).uniform(low, high, shape).astype(dtype)
-    for one, other in zip(run(tf, found.graph, x, xla=xla), run(tf, graph, x), strict=True):
+    for one, other in zip(run(tf, found.graph, x, xla=True), run(tf, graph, x), strict=True):
         assert one.shape == other.shape
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(other).max())))
