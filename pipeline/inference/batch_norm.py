@@ -5,7 +5,6 @@ Exporters write it in many ways: as an operation of its own, as a product and a 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.inference.frozen import FrozenGraph
+from pipeline.inference.frozen import FrozenGraph, producer
 
 _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 _NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
@@ -29,18 +28,18 @@ def fold_batch_norms(graph: FrozenGraph) -> FrozenGraph:
     In float32, so that nothing is lost where the convolution then goes on in half precision. What is not the only reader of
     the convolution, or is no constant, stays. The original is not changed.
     """
-    graph_def = type(graph.graph_def)()
-    graph_def.CopyFrom(graph.graph_def)
-    known = _Known(graph_def, graph.outputs)
+    found = graph.copied()
+    nodes = found.graph_def.node
+    known = _Known(found)
     gone = set[str]()
-    for conv in [node for node in graph_def.node if node.op in _CONVOLUTIONS]:
+    for conv in [node for node in nodes if node.op in _CONVOLUTIONS]:
         gone.update(_fold(known, conv))
-    left = [node for node in graph_def.node if node.name not in gone]
-    read = {_producer(name) for node in left for name in node.input} | set(map(_producer, graph.outputs))
+    left = [node for node in nodes if node.name not in gone]
+    read = {producer(name) for node in left for name in node.input} | set(map(producer, graph.outputs))
     kept = [node for node in left if node.op != "Const" or node.name in read]
-    del graph_def.node[:]
-    graph_def.node.extend(kept)
-    return FrozenGraph(graph_def, graph.input, graph.outputs)
+    del nodes[:]
+    nodes.extend(kept)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,12 @@ class _Affine:
 class _Known:
     """The nodes of a graph, and who reads them."""
 
-    def __init__(self, graph_def: Any, outputs: tuple[str, ...]) -> None:
-        self._graph_def = graph_def
-        self._nodes = {node.name: node for node in graph_def.node}
-        self._readers: dict[str, list[Any]] = defaultdict(list)
-        for node in graph_def.node:
-            for name in node.input:
-                self._readers[_producer(name)].append(node)
-        for name in outputs:
-            self._readers[_producer(name)].append(None)
+    def __init__(self, graph: FrozenGraph) -> None:
+        self._graph_def = graph.graph_def
+        self._nodes = {node.name: node for node in graph.graph_def.node}
+        self._readers = graph.readers()
+        for name in graph.outputs:
+            self._readers[producer(name)].append(None)
 
     def only_reader(self, node: Any) -> Any:
         """The node that alone reads a node's first output and nothing else of it; None: there are others, or none."""
@@ -148,7 +144,7 @@ def _affine(known: _Known, node: Any, before: str, channels: int, data_format: b
 
 def _operand(known: _Known, node: Any, before: str, channels: int, data_format: bytes) -> _Vector | None:
     """The number per channel that a product or sum has beside the result of `before`; None if it has something else."""
-    others = [name for name in node.input if _producer(name) != before]
+    others = [name for name in node.input if producer(name) != before]
     constant = known.constant(others[0]) if len(others) == 1 else None
     if constant is None:
         return None
@@ -158,7 +154,7 @@ def _operand(known: _Known, node: Any, before: str, channels: int, data_format: 
 
 
 def _norm(known: _Known, node: Any, before: str, data_format: bytes) -> _Affine | None:
-    if _producer(node.input[0]) != before or _data_format(node) != data_format:
+    if producer(node.input[0]) != before or _data_format(node) != data_format:
         return None
     if not {"is_training", "epsilon"} <= set(node.attr) or node.attr["is_training"].b:
         return None
@@ -187,7 +183,3 @@ def _is_float(node: Any) -> bool:
 def _data_format(node: Any) -> bytes:
     found: bytes = node.attr["data_format"].s if "data_format" in node.attr else b""
     return found or b"NHWC"
-
-
-def _producer(tensor: str) -> str:
-    return tensor.lstrip("^").partition(":")[0]

@@ -7,7 +7,6 @@ activation are one kernel of XLA's in any case.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from pipeline.inference.frozen import FrozenGraph
@@ -22,16 +21,12 @@ def keep_biases_apart(graph: FrozenGraph) -> FrozenGraph:
     Also where it is no bias but another branch that is added. Bodies of conditions and loops stay as they are; the original
     is not changed.
     """
-    graph_def = type(graph.graph_def)()
-    graph_def.CopyFrom(graph.graph_def)
-    readers: dict[str, list[Any]] = defaultdict(list)
-    for node in graph_def.node:
-        for name in node.input:
-            readers[_producer(name)].append(node)
-    for conv in [node for node in graph_def.node if node.op == "Conv2D"]:
+    found = graph.copied()
+    readers = found.readers()
+    for conv in [node for node in found.graph_def.node if node.op == "Conv2D"]:
         if any(node.op in _SUMS for node in readers[conv.name]) and not _ends_in_relu(readers, conv):
-            _put_barrier(graph_def, conv, readers[conv.name])
-    return FrozenGraph(graph_def, graph.input, graph.outputs)
+            _put_barrier(found.graph_def, conv, readers[conv.name])
+    return found
 
 
 def _ends_in_relu(readers: dict[str, list[Any]], conv: Any) -> bool:
@@ -51,7 +46,3 @@ def _put_barrier(graph_def: Any, conv: Any, readers: list[Any]) -> None:
     for reader in readers:
         if reader.op in _SUMS:
             reader.input[:] = [barrier.name if name in (conv.name, f"{conv.name}:0") else name for name in reader.input]
-
-
-def _producer(tensor: str) -> str:
-    return tensor.lstrip("^").partition(":")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class FrozenGraph:
         # XLA would stumble over the placeholder, though nothing uses it.
         body = type(self.graph_def)(versions=self.graph_def.versions, library=self.graph_def.library)
         body.node.extend(node for node in self.graph_def.node if node.name != self.input)
-        used = any(name.partition(":")[0] == self.input for node in body.node for name in node.input)
+        used = any(producer(name) == self.input for node in body.node for name in node.input)
         inputs = {f"{self.input}:0": pixels} if used else {}
         found: list[Any] = import_graph_def(body, input_map=inputs, return_elements=list(self.outputs), name="")
         return found
@@ -47,11 +48,30 @@ class FrozenGraph:
             self(placeholder(dtype, shape, name=self.input))
         return graph
 
+    def copied(self) -> FrozenGraph:
+        """Whose `graph_def` may be changed."""
+        graph_def = type(self.graph_def)()
+        graph_def.CopyFrom(self.graph_def)
+        return FrozenGraph(graph_def, self.input, self.outputs)
+
+    def readers(self) -> dict[str, list[Any]]:
+        """Node -> those that have it among their inputs, once for each; outside the bodies of conditions and loops."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        for node in self.graph_def.node:
+            for name in node.input:
+                found[producer(name)].append(node)
+        return found
+
     def all_nodes(self) -> Iterator[Any]:
         """Every NodeDef, also those of the bodies of conditions and loops."""
         yield from self.graph_def.node
         for function in self.graph_def.library.function:
             yield from function.node_def
+
+
+def producer(tensor: str) -> str:
+    """The node that an input of another, also a control input, comes from."""
+    return tensor.lstrip("^").partition(":")[0]
 
 
 def frozen_graph(function: Any) -> FrozenGraph | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.inference.frozen import FrozenGraph
+from pipeline.inference.frozen import FrozenGraph, producer
 from pipeline.inference.half_rules import (
     COMPUTE,
     ELEMENTWISE,
@@ -62,12 +62,11 @@ class _Rewrite:
     def __init__(self, graph: FrozenGraph, input_dtype: str, half_input: bool) -> None:
         self._input, self._outputs = graph.input, graph.outputs
         self._input_dtype, self._half_input = input_dtype, half_input
-        self._graph_def = type(graph.graph_def)()
-        self._graph_def.CopyFrom(graph.graph_def)
+        self._graph_def = graph.copied().graph_def
         self._nodes = {node.name: node for node in self._graph_def.node}
         self._users: dict[str, list[str]] = defaultdict(list)
         for node in self._graph_def.node:
-            for name in map(_producer, _data_inputs(node)):
+            for name in map(producer, _data_inputs(node)):
                 self._users[name].append(node.name)
         self._half = self._choose()
         self._made: dict[str, str] = {}
@@ -82,7 +81,7 @@ class _Rewrite:
         from tensorflow.compat.v1.graph_util import extract_sub_graph  # type: ignore[import-untyped, unused-ignore]
 
         # Without the constants that nothing reads any more.
-        needed = extract_sub_graph(self._graph_def, sorted({_producer(name) for name in outputs}))
+        needed = extract_sub_graph(self._graph_def, sorted({producer(name) for name in outputs}))
         graph = FrozenGraph(needed, self._input, outputs)
         return HalfGraph(graph, input_dtype, converted, len(compute) - converted)
 
@@ -115,7 +114,7 @@ class _Rewrite:
     def _before(self, name: str) -> list[str]:
         node = self._nodes[name]
         inputs = _data_inputs(node)
-        return [_producer(inputs[i]) for i in half_inputs(node)]
+        return [producer(inputs[i]) for i in half_inputs(node)]
 
     def _fits(self, node: Any) -> bool:
         """Whether the constants that it computes with are in the range of float16."""
@@ -125,9 +124,9 @@ class _Rewrite:
 
     def _constant(self, tensor: str) -> Any:
         """The node of a constant, None of anything else."""
-        node = self._nodes[_producer(tensor)]
+        node = self._nodes[producer(tensor)]
         while node.op == "Identity":
-            node = self._nodes[_producer(node.input[0])]
+            node = self._nodes[producer(node.input[0])]
         return node if node.op == "Const" and node.attr["dtype"].type == _FLOAT else None
 
     # ------------------------------------------------------------------------------------------------------- rewriting
@@ -151,7 +150,7 @@ class _Rewrite:
             or not self._half_input
             or not users
             or any(u.name not in self._half for u in users)
-            or any(_producer(name) == self._input for name in self._outputs)
+            or any(producer(name) == self._input for name in self._outputs)
         ):
             return self._input_dtype
         self._nodes[self._input].attr["dtype"].type = _HALF
@@ -162,7 +161,7 @@ class _Rewrite:
         return name in self._half and int(index or 0) in half_outputs(self._nodes[name])
 
     def _as_half(self, tensor: str) -> str:
-        node = self._nodes[_producer(tensor)]
+        node = self._nodes[producer(tensor)]
         if self._is_half(tensor) or (node.name == self._input and node.attr["dtype"].type == _HALF):
             return tensor
         constant = self._constant(tensor)
@@ -215,7 +214,3 @@ def _in_range(value: Any, *, padding: bool) -> bool:
 def _data_inputs(node: Any) -> list[str]:
     """A node's inputs without its control inputs, which come last."""
     return [name for name in node.input if not name.startswith("^")]
-
-
-def _producer(tensor: str) -> str:
-    return tensor.partition(":")[0]
