@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Strict
 
@@ -37,3 +37,9 @@ def one_of(section: BaseModel, *names: str) -> None:
 def tag(key: str) -> Discriminator:
     """Tells the members of a union apart by the value of this key."""
     return Discriminator(lambda value: value.get(key) if isinstance(value, dict) else getattr(value, key, None))
+
+
+def members(union: Any) -> dict[str, type[Section]]:
+    """Those of a union of sections that are told apart by tags: tag -> section, in the union's order."""
+    choices, _ = get_args(union)
+    return {choice.tag: section for section, choice in map(get_args, get_args(choices))}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from pipeline.config.base import Bool, Fraction01, Int, Labels, PositiveInt, Section, tag
+from pipeline.config.base import Bool, Fraction01, Int, Labels, PositiveInt, Section, members, tag
 from pipeline.config.plugins import PluginPost
 from pipeline.config.tasks import EmbeddingPost, PosePost, SegmentPost
 
@@ -172,21 +172,6 @@ class RawPost(Section):
     outputs: list[str] | None = Field(None, title="Outputs", description="Default: all.")
 
 
-FAMILIES: dict[str, type[Section]] = {
-    "od_api": OdApiPost,
-    "ssd": SsdPost,
-    "yolo": YoloPost,
-    "gfl": GflPost,
-    "boxes": BoxesPost,
-    "classify": ClassifyPost,
-    "pose": PosePost,
-    "segment": SegmentPost,
-    "embedding": EmbeddingPost,
-    "raw": RawPost,
-    "plugin": PluginPost,
-}
-
-
 Postprocess = Annotated[
     Annotated[OdApiPost, Tag("od_api")]
     | Annotated[SsdPost, Tag("ssd")]
@@ -201,3 +186,5 @@ Postprocess = Annotated[
     | Annotated[PluginPost, Tag("plugin")],
     tag("family"),
 ]
+
+FAMILIES = members(Postprocess)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag
 
-from pipeline.config.base import Bool, Fraction01, Int, Section, tag
+from pipeline.config.base import Bool, Fraction01, Int, Section, members, tag
 from pipeline.config.plugins import PluginSink
 
 
@@ -76,14 +76,6 @@ class TensorsSink(FileSink):
     type: Literal["tensors"] = Field("tensors", title="Type", description="NPZ.")
 
 
-SINKS: dict[str, type[Section]] = {
-    "jsonl": JsonlSink,
-    "csv": CsvSink,
-    "video": VideoSink,
-    "tensors": TensorsSink,
-    "plugin": PluginSink,
-}
-
 Sink = Annotated[
     Annotated[JsonlSink, Tag("jsonl")]
     | Annotated[CsvSink, Tag("csv")]
@@ -92,3 +84,5 @@ Sink = Annotated[
     | Annotated[PluginSink, Tag("plugin")],
     tag("type"),
 ]
+
+SINKS = members(Sink)

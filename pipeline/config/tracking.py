@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from pipeline.config.base import Bool, Fraction01, Int, Number, Section
+from pipeline.config.base import Bool, Fraction01, Int, Number, Section, members, tag
 
 
 class TrackerSection(Section):
@@ -78,12 +78,12 @@ class IouTracker(TrackerSection):
     )
 
 
-TRACKERS: dict[str, type[Section]] = {"bytetrack": ByteTrackTracker, "iou": IouTracker}
-
 Tracker = Annotated[
     Annotated[ByteTrackTracker, Tag("bytetrack")] | Annotated[IouTracker, Tag("iou")],
-    Discriminator(lambda value: value.get("type") if isinstance(value, dict) else getattr(value, "type", None)),
+    tag("type"),
 ]
+
+TRACKERS = members(Tracker)
 
 
 def expand_tracker(value: Any) -> Any:
