@@ -52,10 +52,8 @@ def interruptible(deaf_s: float = _DEAF_S) -> Iterator[None]:
 
     Python calls handlers between two steps of its own: a native call of minutes, such as compiling a model, lets none run.
     """
-    seen: queue.SimpleQueue[bool] = (
-        queue.SimpleQueue()
-    )  # its put may be called from a handler, in the middle of another
-    has_seen = False
+    # Its put may be called from a handler that is in the middle of another.
+    seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def wrapped(before: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
@@ -69,11 +67,12 @@ def interruptible(deaf_s: float = _DEAF_S) -> Iterator[None]:
     handlers = {number: wrapped(handler) for number, handler in before.items()}
 
     def is_deaf(number: int) -> bool:
-        nonlocal has_seen
-        with contextlib.suppress(queue.Empty):  # one handler runs for several signals that come together
-            has_seen = has_seen or seen.get(timeout=deaf_s)
-        # Who has taken another handler meanwhile is in charge.
-        return not has_seen and signal.getsignal(number) is handlers.get(number)
+        try:
+            seen.put(seen.get(timeout=deaf_s))  # it stays: one handler may run for several signals
+        except queue.Empty:
+            # Who has taken another handler meanwhile is in charge.
+            return signal.getsignal(number) is handlers.get(number)
+        return False
 
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -95,19 +95,13 @@ def test_the_second_ctrl_c_ends_at_once(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_before_the_first_frame_ends_quietly(number: signal.Signals, write_config: WriteConfig) -> None:
-    with running(write_config(), kind="preparing") as process:
-        wait_for(process, "preparing")
-        process.send_signal(number)
-        out, err = process.communicate(timeout=LIMIT_S)
-    assert process.returncode == 130
-    assert (out, err) == ("", "")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_a_native_call_of_minutes_ends_quietly(number: signal.Signals, write_config: WriteConfig) -> None:
-    with running(write_config(), kind="compiling") as process:
-        wait_for(process, "compiling")
+@pytest.mark.parametrize("kind", ["preparing", "compiling"])
+def test_a_signal_before_the_first_frame_ends_quietly(
+    number: signal.Signals, kind: str, write_config: WriteConfig
+) -> None:
+    """Also in a native call of half an hour."""
+    with running(write_config(), kind=kind) as process:
+        wait_for(process, kind)
         process.send_signal(number)
         out, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
