@@ -74,9 +74,8 @@ def torchcodec(clip: str, threads: int, args: argparse.Namespace) -> dict[str, A
             with torch.no_grad(), torch.cuda.stream(stream):
                 while not stopping.is_set():
                     decoder = VideoDecoder(clip, device=args.device, seek_mode="approximate")
-                    for first in range(
-                        0, len(decoder) - args.batch + 1, args.batch
-                    ):  # whole batches: one compiled shape
+                    # Whole batches: one compiled shape.
+                    for first in range(0, len(decoder) - args.batch + 1, args.batch):
                         pixels = letterbox(decoder.get_frames_in_range(first, first + args.batch).data)
                         event = None if stream is None else torch.cuda.Event()
                         if event is not None:

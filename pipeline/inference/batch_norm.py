@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.inference.frozen import FrozenGraph, producer
+from pipeline.inference.frozen import FrozenGraph, constant_node, constant_value, data_format, producer, set_constant
+from pipeline.inference.half_rules import is_type, set_type
 
 _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative"})
 _NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
@@ -70,26 +71,19 @@ class _Known:
 
     def constant(self, tensor: str) -> Any:
         """Its value; None if it is no constant."""
-        from tensorflow import make_ndarray  # type: ignore[import-untyped, unused-ignore]
-
-        node = self._nodes.get(tensor.removesuffix(":0"))
-        while node is not None and node.op == "Identity":
-            node = self._nodes.get(node.input[0].removesuffix(":0"))
-        return make_ndarray(node.attr["value"].tensor) if node is not None and node.op == "Const" else None
+        node = constant_node(self._nodes, tensor)
+        return None if node is None else constant_value(node)
 
     def add_constant(self, name: str, value: _Vector) -> str:
         """Returns its name."""
-        from tensorflow import make_tensor_proto
-
-        node = self._graph_def.node.add(op="Const", name=name)
-        node.attr["dtype"].type = _FLOAT
-        node.attr["value"].tensor.CopyFrom(make_tensor_proto(value.astype(np.float32)))
-        return str(node.name)
+        node = self._nodes[name] = self._graph_def.node.add(op="Const", name=name)
+        set_constant(node, value.astype(np.float32))
+        return name
 
 
 def _fold(known: _Known, conv: Any) -> list[str]:
     """Folds what follows a convolution; the names of the nodes that are not needed any more."""
-    weights = known.constant(conv.input[1]) if _is_float(conv) else None
+    weights = known.constant(conv.input[1]) if is_type(conv, _FLOAT) else None
     if weights is None:
         return []
     is_depthwise = conv.op == "DepthwiseConv2dNative"
@@ -104,15 +98,14 @@ def _fold(known: _Known, conv: Any) -> list[str]:
     for affine in found:
         scale, shift = scale * affine.scale, shift * affine.scale + affine.shift
     last = found[-1].node
-    data_format = _data_format(conv)
     factor = scale.reshape(weights.shape[2:]) if is_depthwise else scale
     conv.input[1] = known.add_constant(f"{last.name}/weights", weights.astype(np.float64) * factor)
     bias = known.add_constant(f"{last.name}/bias", shift)
     last.op = "BiasAdd"
     last.input[:] = [conv.name, bias]
     last.attr.clear()
-    last.attr["T"].type = _FLOAT
-    last.attr["data_format"].s = data_format
+    set_type(last, _FLOAT)
+    last.attr["data_format"].s = data_format(conv)
     return [affine.node.name for affine in found[:-1]]
 
 
@@ -120,41 +113,41 @@ def _following(known: _Known, conv: Any, channels: int) -> Iterator[_Affine]:
     """The nodes behind a convolution, each the only reader of the one before, that scale and shift its channels."""
     before = conv
     while (node := known.only_reader(before)) is not None:
-        affine = _affine(known, node, before.name, channels, _data_format(conv))
+        affine = _affine(known, node, before.name, channels, data_format(conv))
         if affine is None:
             return
         yield affine
         before = node
 
 
-def _affine(known: _Known, node: Any, before: str, channels: int, data_format: bytes) -> _Affine | None:
+def _affine(known: _Known, node: Any, before: str, channels: int, layout: bytes) -> _Affine | None:
     """What a node does with the result of the node `before`; None if it is something else."""
-    if not _is_float(node) or any(name.startswith("^") for name in node.input):
+    if not is_type(node, _FLOAT) or any(name.startswith("^") for name in node.input):
         return None
     if node.op in _NORMS:
-        return _norm(known, node, before, data_format)
+        return _norm(known, node, before, layout)
     ones, zeros = np.ones(channels), np.zeros(channels)
     if node.op == "Identity":
         return _Affine(node, ones, zeros)
-    value = _operand(known, node, before, channels, data_format) if node.op in _SUMS | {"Mul"} else None
+    value = _operand(known, node, before, channels, layout) if node.op in _SUMS | {"Mul"} else None
     if value is None:
         return None
     return _Affine(node, value, zeros) if node.op == "Mul" else _Affine(node, ones, value)
 
 
-def _operand(known: _Known, node: Any, before: str, channels: int, data_format: bytes) -> _Vector | None:
+def _operand(known: _Known, node: Any, before: str, channels: int, layout: bytes) -> _Vector | None:
     """The number per channel that a product or sum has beside the result of `before`; None if it has something else."""
     others = [name for name in node.input if producer(name) != before]
     constant = known.constant(others[0]) if len(others) == 1 else None
     if constant is None:
         return None
     if node.op == "BiasAdd":  # a vector, wherever the channels are
-        return np.asarray(constant, np.float64) if _data_format(node) == data_format else None
-    return _per_channel(constant, channels, data_format)
+        return np.asarray(constant, np.float64) if data_format(node) == layout else None
+    return _per_channel(constant, channels, layout)
 
 
-def _norm(known: _Known, node: Any, before: str, data_format: bytes) -> _Affine | None:
-    if producer(node.input[0]) != before or _data_format(node) != data_format:
+def _norm(known: _Known, node: Any, before: str, layout: bytes) -> _Affine | None:
+    if producer(node.input[0]) != before or data_format(node) != layout:
         return None
     if not {"is_training", "epsilon"} <= set(node.attr) or node.attr["is_training"].b:
         return None
@@ -166,20 +159,10 @@ def _norm(known: _Known, node: Any, before: str, data_format: bytes) -> _Affine 
     return _Affine(node, factor, offset - mean * factor)
 
 
-def _per_channel(constant: Any, channels: int, data_format: bytes) -> _Vector | None:
+def _per_channel(constant: Any, channels: int, layout: bytes) -> _Vector | None:
     """A constant that is broadcast to (N, H, W, C), or (N, C, H, W), as a number per channel; None if it is more than that."""
-    shape = (1, channels, 1, 1) if data_format == b"NCHW" else (1, 1, 1, channels)
+    shape = (1, channels, 1, 1) if layout == b"NCHW" else (1, 1, 1, channels)
     try:
         return np.broadcast_to(np.asarray(constant, np.float64), shape).reshape(channels)
     except ValueError:
         return None
-
-
-def _is_float(node: Any) -> bool:
-    # Asking for an attribute that is not there would make it.
-    return "T" in node.attr and node.attr["T"].type == _FLOAT
-
-
-def _data_format(node: Any) -> bytes:
-    found: bytes = node.attr["data_format"].s if "data_format" in node.attr else b""
-    return found or b"NHWC"

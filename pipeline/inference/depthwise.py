@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.inference.frozen import FrozenGraph
+from pipeline.inference.frozen import FrozenGraph, data_format
 
 # Of a kernel; with more, the code of the sum grows beyond what a loop gains.
 _MOST_TAPS = 64
@@ -75,7 +75,7 @@ def depthwise_sum(x: Any, weights: Any, *, strides: Pair, dilations: Pair, paddi
 
 def _spelled_out(node: Any, traced: Any) -> list[Any] | None:
     """The nodes that take the place of a depthwise convolution; the last has its name. None of any other node."""
-    if node.op not in ("DepthwiseConv2dNative", "Conv2D") or node.attr["data_format"].s not in (b"", b"NHWC"):
+    if node.op not in ("DepthwiseConv2dNative", "Conv2D") or data_format(node) != b"NHWC":
         return None
     shape, kernel = (t.shape for t in traced.get_operation_by_name(node.name).inputs)
     if shape.rank != 4 or not shape[1:].is_fully_defined() or not kernel.is_fully_defined():

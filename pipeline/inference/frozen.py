@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,37 @@ class FrozenGraph:
 def producer(tensor: str) -> str:
     """The node that an input of another, also a control input, comes from."""
     return tensor.lstrip("^").partition(":")[0]
+
+
+def constant_node(nodes: Mapping[str, Any], tensor: str) -> Any:
+    """The node whose constant a tensor is, be it by way of identities; None of any other tensor."""
+    node = nodes[producer(tensor)]
+    while node.op == "Identity":
+        node = nodes[producer(node.input[0])]
+    return node if node.op == "Const" else None
+
+
+def constant_value(node: Any) -> Any:
+    """The array that a constant's node holds."""
+    from tensorflow import make_ndarray  # type: ignore[import-untyped, unused-ignore]
+
+    return make_ndarray(node.attr["value"].tensor)
+
+
+def set_constant(node: Any, value: Any) -> None:
+    """Makes a constant's node hold an array, of the array's type."""
+    from tensorflow import make_tensor_proto
+
+    proto = make_tensor_proto(value)
+    node.attr["dtype"].type = proto.dtype
+    node.attr["value"].tensor.CopyFrom(proto)
+
+
+def data_format(node: Any) -> bytes:
+    """Where the channels of a convolution and its like are: `NHWC`, the default, or `NCHW`."""
+    # Asking for an attribute that is not there would make it.
+    found: bytes = node.attr["data_format"].s if "data_format" in node.attr else b""
+    return found or b"NHWC"
 
 
 def frozen_graph(function: Any) -> FrozenGraph | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.inference.frozen import FrozenGraph, producer
+from pipeline.inference.frozen import FrozenGraph, constant_node, constant_value, producer, set_constant
 from pipeline.inference.half_rules import (
     COMPUTE,
     ELEMENTWISE,
@@ -120,14 +120,12 @@ class _Rewrite:
         """Whether the constants that it computes with are in the range of float16."""
         inputs = _data_inputs(node)
         constants = (self._constant(inputs[i]) for i in half_inputs(node))
-        return all(c is None or _in_range(_value(c), padding=node.op == "PadV2") for c in constants)
+        return all(c is None or _in_range(constant_value(c), padding=node.op == "PadV2") for c in constants)
 
     def _constant(self, tensor: str) -> Any:
         """The node of a constant, None of anything else."""
-        node = self._nodes[producer(tensor)]
-        while node.op == "Identity":
-            node = self._nodes[producer(node.input[0])]
-        return node if node.op == "Const" and node.attr["dtype"].type == _FLOAT else None
+        node = constant_node(self._nodes, tensor)
+        return node if node is not None and node.attr["dtype"].type == _FLOAT else None
 
     # ------------------------------------------------------------------------------------------------------- rewriting
 
@@ -173,12 +171,8 @@ class _Rewrite:
     def _half_constant(self, constant: Any) -> str:
         key = f"{constant.name}/as_half"
         if key not in self._made:
-            from tensorflow import make_tensor_proto
-
             node = self._add("Const", key)
-            node.attr["dtype"].type = _HALF
-            rounded = np.clip(_value(constant), -_LARGEST, _LARGEST).astype(np.float16)
-            node.attr["value"].tensor.CopyFrom(make_tensor_proto(rounded))
+            set_constant(node, np.clip(constant_value(constant), -_LARGEST, _LARGEST).astype(np.float16))
             self._made[key] = node.name
         return self._made[key]
 
@@ -197,12 +191,6 @@ class _Rewrite:
         node = self._graph_def.node.add(op=op, name=name)
         self._nodes[name] = node
         return node
-
-
-def _value(constant: Any) -> Any:
-    from tensorflow import make_ndarray  # type: ignore[import-untyped, unused-ignore]
-
-    return make_ndarray(constant.attr["value"].tensor)
 
 
 def _in_range(value: Any, *, padding: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.inference.conv_bias import keep_biases_apart
 from pipeline.inference.depthwise import spell_out_depthwise
-from pipeline.inference.frozen import FrozenGraph
+from pipeline.inference.frozen import FrozenGraph, data_format
 
 _CONVOLUTIONS = frozenset({"Conv2D", "Conv2DBackpropInput", "Conv3D", "DepthwiseConv2dNative"})
 
@@ -53,5 +53,5 @@ def _is_grouped(node: Any, traced: Any) -> bool:
     x, kernel = (t.shape for t in traced.get_operation_by_name(node.name).inputs)
     if x.rank is None or kernel.rank is None:
         return False
-    channels, depth = x[1 if node.attr["data_format"].s == b"NCHW" else -1], kernel[-2]
+    channels, depth = x[1 if data_format(node) == b"NCHW" else -1], kernel[-2]
     return channels is not None and depth is not None and bool(channels != depth)

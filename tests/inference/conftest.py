@@ -16,6 +16,7 @@ import pytest
 from pipeline.config.stages import ModelSource
 from pipeline.inference import TensorFlowModel, load_model
 from pipeline.inference._tensorflow import import_tensorflow
+from pipeline.inference.frozen import FrozenGraph, frozen_graph
 from pipeline.inference.shared_stream import SharedStream
 from pipeline.inference.shared_stream.build import LIBRARY_VARIABLE, build
 from pipeline.inference.shared_stream.library import stream_ops
@@ -40,6 +41,22 @@ def save(tf: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def freeze(tf: Any) -> Callable[..., FrozenGraph]:
+    """The graph of a function of one tensor."""
+
+    def freeze(
+        body: Callable[[Any], Any], shape: tuple[int | None, ...] = (None, 8, 8, 3), dtype: str = "float32"
+    ) -> FrozenGraph:
+        spec = tf.TensorSpec(shape, dtype, "pixels")
+        flat = tf.function(lambda x: tuple(tf.nest.flatten(body(x))), input_signature=[spec], autograph=False)
+        graph = frozen_graph(flat.get_concrete_function())
+        assert graph is not None
+        return graph
+
+    return freeze
 
 
 @pytest.fixture(scope="session")

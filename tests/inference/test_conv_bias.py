@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline.inference.conv_bias import keep_biases_apart
-from pipeline.inference.frozen import FrozenGraph, frozen_graph
+from pipeline.inference.frozen import FrozenGraph
 
 Body = Callable[[Any, Any], Any]
+Freeze = Callable[..., FrozenGraph]
 BIAS = np.array([1, -2, 3])
 BARRIER = "XlaOptimizationBarrier"
 
@@ -32,37 +33,27 @@ CASES: dict[str, tuple[Callable[[Any], Body], int]] = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_barrier_where_no_relu_follows_and_the_same_numbers(tf: Any, name: str, dtype: str) -> None:
+def test_a_barrier_where_no_relu_follows_and_the_same_numbers(tf: Any, freeze: Freeze, name: str, dtype: str) -> None:
     make, barriers = CASES[name]
     weights = tf.constant(np.random.default_rng(0).normal(size=(3, 3, 3, 3)), dtype)
     body = make(tf)
-    serve = tf.function(
-        lambda x: tuple(tf.nest.flatten(body(tf.nn.conv2d(x, weights, 1, "SAME"), x))),
-        input_signature=[tf.TensorSpec((2, 6, 6, 3), dtype)],
-        autograph=False,
-    )
-    graph = frozen_graph(serve.get_concrete_function())
-    assert graph is not None
+    graph = freeze(lambda x: body(tf.nn.conv2d(x, weights, 1, "SAME"), x), (2, 6, 6, 3), dtype)
     before = graph.graph_def.SerializeToString(deterministic=True)
     found = keep_biases_apart(graph)
     assert graph.graph_def.SerializeToString(deterministic=True) == before
     assert sum(node.op == BARRIER for node in found.all_nodes()) == barriers
     x = tf.constant(np.random.default_rng(1).normal(size=(2, 6, 6, 3)), dtype)
     tolerance = 1e-5 if dtype == "float32" else 2e-2
-    for one, other in zip(compiled(tf, found)(x), serve(x), strict=True):
+    for one, other in zip(compiled(tf, found)(x), tf.function(graph, autograph=False)(x), strict=True):
         np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
 
 
-def test_nothing_is_added_up_with_the_convolution_before_the_barrier(tf: Any) -> None:
+def test_nothing_is_added_up_with_the_convolution_before_the_barrier(tf: Any, freeze: Freeze) -> None:
     """As XLA gets it: the sum's operand is the barrier's result."""
     weights = tf.ones((1, 1, 3, 3))
-    serve = tf.function(
-        lambda x: tf.nn.relu6(tf.nn.bias_add(tf.nn.conv2d(x, weights, 1, "SAME"), [1.0, 2.0, 3.0])),
-        input_signature=[tf.TensorSpec((1, 4, 4, 3), "float32")],
-        autograph=False,
+    graph = freeze(
+        lambda x: tf.nn.relu6(tf.nn.bias_add(tf.nn.conv2d(x, weights, 1, "SAME"), [1.0, 2.0, 3.0])), (1, 4, 4, 3)
     )
-    graph = frozen_graph(serve.get_concrete_function())
-    assert graph is not None
     found = compiled(tf, keep_biases_apart(graph))
     program = found.experimental_get_compiler_ir(tf.zeros((1, 4, 4, 3)))(stage="hlo")
     [convolution] = [line for line in program.splitlines() if " convolution(" in line]

@@ -13,23 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inference.depthwise import spell_out_depthwise
-from pipeline.inference.frozen import FrozenGraph, frozen_graph
+from pipeline.inference.frozen import FrozenGraph
 from pipeline.inference.xla import xla_graph
 
 Padding = str | list[list[int]]
 Freeze = Callable[..., FrozenGraph]
-
-
-@pytest.fixture(scope="module")
-def freeze(tf: Any) -> Freeze:
-    def freeze(body: Callable[[Any], Any], shape: tuple[int | None, ...], dtype: str = "float32") -> FrozenGraph:
-        spec = tf.TensorSpec(shape, dtype, "pixels")
-        flat = tf.function(lambda x: tuple(tf.nest.flatten(body(x))), input_signature=[spec], autograph=False)
-        graph = frozen_graph(flat.get_concrete_function())
-        assert graph is not None
-        return graph
-
-    return freeze
 
 
 def ops(graph: FrozenGraph) -> Counter[str]:

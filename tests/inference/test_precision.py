@@ -8,28 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.inference.batch_norm import fold_batch_norms
-from pipeline.inference.frozen import FrozenGraph, frozen_graph
+from pipeline.inference.frozen import FrozenGraph
 from pipeline.inference.precision import HalfGraph, to_half
 
 Body = Callable[[Any], Any]
 HALF, FLOAT = 19, 1
-
-
-@pytest.fixture
-def freeze(tf: Any) -> Callable[..., FrozenGraph]:
-    def freeze(body: Body, shape: tuple[int | None, ...] = (None, 8, 8, 3), dtype: str = "float32") -> FrozenGraph:
-        flat = tf.function(
-            lambda pixels: tuple(tf.nest.flatten(body(pixels))), input_signature=[tf.TensorSpec(shape, dtype, "pixels")]
-        )
-        graph = frozen_graph(flat.get_concrete_function())
-        assert graph is not None
-        return graph
-
-    return freeze
 
 
 def run(tf: Any, graph: FrozenGraph, pixels: np.ndarray, dtype: str = "float32") -> list[np.ndarray]:
@@ -254,7 +241,7 @@ def test_batch_normalisation_folds_into_the_convolution(tf: Any, freeze: Any, de
     check(tf, graph, half, pixels(), 1e-2)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from(["norm", "times", "plus", "bias", "same"]), max_size=5),
     st.booleans(),
