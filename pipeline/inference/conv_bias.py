@@ -1,8 +1,9 @@
 """Keeps XLA from merging a convolution and the bias behind it where no Relu follows.
 
 XLA makes one call of cuDNN's of the two, and tries all that cuDNN has for it. With a Relu that is an operation of cuDNN's own.
-Without one the search has been seen to take seconds for each convolution instead of a quarter of one, for little: bias and
-activation are one kernel of XLA's in any case.
+Without one the search takes seconds for each convolution instead of a quarter of one, for little: bias and activation are one
+kernel of XLA's in any case. COCO-SSD, with 43 such, was not compiled within two minutes on an H200's host, and is in 15
+seconds with the two apart.
 """
 
 from __future__ import annotations

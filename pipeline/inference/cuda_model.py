@@ -186,10 +186,8 @@ class CudaModel(TensorFlowModel):
                 return None
             return self._graph
         found = xla_graph(self._graph, tensor.shape, self._dtype.name)
-        # Spelled out, depthwise convolutions need no search any more; but how long such models take has not been measured.
-        grouped = found.grouped + found.spelled_out
-        if grouped and self._xla_wanted == "auto":
-            what = "a grouped convolution" if grouped == 1 else f"{grouped} grouped convolutions"
+        if found.grouped and self._xla_wanted == "auto":
+            what = "a grouped convolution" if found.grouped == 1 else f"{found.grouped} grouped convolutions"
             self._go_without_xla(
                 f"which may take minutes for {what}; pipeline.model.xla: true compiles it all the same"
             )

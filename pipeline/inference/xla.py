@@ -20,13 +20,11 @@ class XlaGraph:
         graph: Computes the same; only XLA can run it.
         convolutions: For how many XLA tries cuDNN's algorithms: about a quarter of a second each on an H200's host.
         grouped: How many of them are convolutions of groups of channels, for each of which that may take minutes.
-        spelled_out: How many such convolutions the graph had beside these, which are sums now.
     """
 
     graph: FrozenGraph
     convolutions: int
     grouped: int
-    spelled_out: int
 
 
 def xla_graph(graph: FrozenGraph, shape: tuple[int, ...], dtype: str) -> XlaGraph:
@@ -41,8 +39,7 @@ def xla_graph(graph: FrozenGraph, shape: tuple[int, ...], dtype: str) -> XlaGrap
     found = keep_biases_apart(spell_out_depthwise(graph, traced))
     left = [node for node in found.all_nodes() if node.op in _CONVOLUTIONS]
     grouped = sum(_is_grouped(node, traced) for node in left)
-    before = sum(node.op in _CONVOLUTIONS and _is_grouped(node, traced) for node in graph.all_nodes())
-    return XlaGraph(found, len(left), grouped, before - grouped)
+    return XlaGraph(found, len(left), grouped)
 
 
 def _is_grouped(node: Any, traced: Any) -> bool:

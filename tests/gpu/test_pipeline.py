@@ -18,13 +18,15 @@ from pipeline.observe.status import SourceState
 MODELS = {"coco-ssd": "coco_ssd_core", "nanodet": "nanodet"}
 
 
-def settings(assets: Path, card: str, sources: list, *, device: str, precision: str = "fp32", **more) -> dict:
+def settings(
+    assets: Path, card: str, sources: list, *, device: str, precision: str = "fp32", xla: bool = False, **more
+) -> dict:
     known = load_model_card(card)
     return {
         "device": device,
         "sources": sources,
         "pipeline": {
-            "model": {"path": str(assets / "models" / MODELS[card]), "precision": precision, "xla": False},
+            "model": {"path": str(assets / "models" / MODELS[card]), "precision": precision, "xla": xla},
             "preprocess": known.preprocess,
             "postprocess": {**known.postprocess, **more.pop("postprocess", {})},
         },
@@ -97,15 +99,16 @@ def test_average_precision_on_the_gpu(assets):
     video = [str(assets / "media" / "vtest_h264.mp4")]
     found = {}
     for card, least in (("coco-ssd", 0.67), ("nanodet", 0.89)):
-        for precision in ("fp32", "fp16"):
+        for precision, xla in (("fp32", False), ("fp16", False), ("fp16", True)):
             post = {"score_threshold": 0.01, "classes": ["person"]}
-            config = settings(assets, card, video, device="cuda", precision=precision, postprocess=post)
+            config = settings(assets, card, video, device="cuda", precision=precision, xla=xla, postprocess=post)
             measured = measure(config_from_mapping(config), truth)
             assert measured.frames == 795
-            found[card, precision] = measured.average_precision
-            print(f"{card} {precision}: AP50 {measured.average_precision:.4f}")
+            found[card, precision, xla] = measured.average_precision
+            print(f"{card} {precision}, xla {xla}: AP50 {measured.average_precision:.4f}")
             assert measured.average_precision >= least - (0.005 if precision == "fp16" else 0)
-        assert abs(found[card, "fp32"] - found[card, "fp16"]) <= 0.005
+        for xla in (False, True):
+            assert abs(found[card, "fp32", False] - found[card, "fp16", xla]) <= 0.005
 
 
 @pytest.mark.assets

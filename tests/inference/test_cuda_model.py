@@ -173,14 +173,13 @@ def test_a_model_for_one_image_is_compiled(load_on: Any, weighted: SimpleNamespa
     assert compiled == [((1, 8, 6, 3), True)]
 
 
-@pytest.mark.parametrize("xla", ["auto", True])
-def test_depthwise_convolutions_are_compiled_where_asked_for(
-    stream: SharedStream, load_on: Any, load: Any, save: Save, tf: Any, xla: Any
+def test_depthwise_convolutions_are_compiled(
+    stream: SharedStream, load_on: Any, load: Any, save: Save, tf: Any
 ) -> None:
     weights = np.random.default_rng(0).normal(0, 0.1, (3, 3, 3, 2)).astype(np.float32)
     path = save(lambda image: {"y": tf.nn.depthwise_conv2d(image, weights, [1, 2, 2, 1], "SAME")}, [None, 9, 8, 3])
-    model = load_on(path, 4, xla=xla, precision="fp32")
-    assert model.xla is (xla is True)
+    model = load_on(path, 4, precision="fp32")
+    assert model.xla
     for frames in (1, 3):
         batch = filled(stream, model.rows(frames), (9, 8, 3))
         np.testing.assert_allclose(model(batch)["y"], load(path, 4)(np.asarray(batch))["y"], rtol=1e-5, atol=1e-3)
