@@ -18,6 +18,7 @@ from pipeline.config.sources import Roi
 from pipeline.crops import Crops, vectors_of
 from pipeline.errors import SourceError
 from pipeline.frames import Frame, Predictions, ResultBatch
+from pipeline.interpreter import giving_way
 from pipeline.masks import NO_CLASS
 from pipeline.observe.status import RunStatus, SourceStatus
 from pipeline.plugins.guard import PluginError
@@ -159,7 +160,7 @@ class Steps:
 
     def _with_or_without_pixels(self, frames: list[Frame]) -> list[Frame]:
         if not self._keep_pixels:
-            return [frame.without_pixels() for frame in frames]
+            return [frame.without_pixels() for frame in giving_way(frames)]
         return frames if self._stages.download is None else self._stages.download(frames)
 
     def infer(self, batch: Batch) -> None:

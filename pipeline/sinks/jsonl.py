@@ -8,6 +8,7 @@ import orjson
 
 from pipeline.config.sinks import JsonlSink
 from pipeline.frames import Frame, ResultBatch
+from pipeline.interpreter import giving_way
 from pipeline.sinks._base import FileSink
 from pipeline.sinks._events import late_events, with_events
 from pipeline.sinks._lines import LinesWriter
@@ -40,7 +41,7 @@ class JsonRecords:
         found = self._first(batch.predictions, as_text=not batch.crops)
         second = self._second(batch, found.detections) if batch.models or batch.crops else None
         lines = []
-        for i, frame in enumerate(batch.frames):
+        for i, frame in enumerate(giving_way(batch.frames)):
             results = {name: values[i] for name, values in found.fields.items()}
             more = {} if second is None else second[i]
             if self._empty_frames or any(results.values()) or _any_found(more):
