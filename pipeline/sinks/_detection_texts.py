@@ -46,7 +46,7 @@ class DetectionTexts:
         return [_form(form, end - start) % tuple(parts[width * start : width * end]) for start, end in pairs]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _form(one: bytes, count: int) -> bytes:
     """An array of so many of these."""
     return b"[%b]" % b",".join([one] * count)
