@@ -90,7 +90,6 @@ class NvdecSession:
         """The next of the frames that came out, once the ring has a slot for it; None if the ring was closed."""
         if not self._ring.take():
             return None
-        self.reclaim()
         pointer: int = self._lock_frame()
         return Surface(pointer, self.layout, Loan(self._came_back, pointer, self._ring))
 
