@@ -20,14 +20,17 @@ WIDTH, HEIGHT = 1920, 1080
 pytestmark = pytest.mark.assets
 
 
-def configuration(assets: Path, folder: Path, *sinks: dict[str, Any], sources: list[Any] | None = None) -> Path:
+def configuration(
+    assets: Path, folder: Path, *sinks: dict[str, Any], sources: list[Any] | None = None, xla: Any = False
+) -> Path:
+    """Of a run without XLA unless it is asked for: compiling takes longer than a test."""
     card = load_model_card("coco-ssd")
     clip = str(assets / "media" / "motorway_1080p60_h264.mp4")
     content = {
         "device": "cuda",
         "sources": sources or [{"path": clip, "id": f"s{i}"} for i in range(3)],
         "pipeline": {
-            "model": {"path": str(assets / "models" / "coco_ssd_core"), "precision": "fp16"},
+            "model": {"path": str(assets / "models" / "coco_ssd_core"), "precision": "fp16", "xla": xla},
             "preprocess": card.preprocess,
             "postprocess": card.postprocess,
         },
@@ -56,7 +59,7 @@ def verify(config: Path, folder: Path, *options: str) -> tuple[int, dict[str, An
 
 
 def test_a_pipeline_that_keeps_its_frames_on_the_gpu(assets: Path, tmp_path: Path) -> None:
-    code, found, text = verify(configuration(assets, tmp_path), tmp_path)
+    code, found, text = verify(configuration(assets, tmp_path, xla="auto"), tmp_path)
     assert code == ExitCode.DONE, text
     assert found["passed"] is True
     assert 30 <= found["batches"] <= 45
