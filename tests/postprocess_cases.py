@@ -231,7 +231,26 @@ def make_segment_case(
 
 
 def nearly_tied(case: Case) -> bool:
-    """Whether a softmax gives scores so near to each other, or to a threshold, that rounding may decide."""
+    """Whether a softmax gives scores so near to each other, or boxes that overlap so nearly as a threshold says, that rounding
+    may decide.
+    """
+    return _has_near_scores(case) or _has_near_overlaps(case)
+
+
+def _has_near_overlaps(case: Case) -> bool:
+    limit = case.fields.get("nms_iou")
+    if case.fields["family"] != "gfl" or limit is None:
+        return False
+    limits = max(limit - 1e-5, 0.0), limit + 1e-5
+    less, more = (outcome(replace(case, fields=case.fields | {"nms_iou": value}).reference) for value in limits)
+    if isinstance(less, str) or isinstance(more, str):
+        return False
+    assert less.detections is not None
+    assert more.detections is not None
+    return not np.array_equal(less.detections.boxes, more.detections.boxes)
+
+
+def _has_near_scores(case: Case) -> bool:
     if case.fields.get("activation") != "softmax":
         return False
     with np.errstate(all="ignore"):
