@@ -8,7 +8,6 @@ the text around them is joined to them.
 from __future__ import annotations
 
 import itertools
-from functools import lru_cache
 
 import orjson
 
@@ -27,29 +26,15 @@ class DetectionTexts:
         offsets = detections.offsets.tolist()
         if not len(detections):
             return [b"[]"] * (len(offsets) - 1)
-        columns = [
-            self._heads.of(detections.names, detections.class_ids.tolist()),
-            _numbers(detections.scores, SCORE_DECIMALS)[1:-1].split(b","),
-            _numbers(detections.boxes, BOX_DECIMALS)[2:-2].split(b"],["),
-        ]
-        form = b'%b%b,"box":[%b]}'
-        if detections.track_ids is not None:
-            tracks = detections.track_ids.tolist()
-            columns.append([b',"track_id":%d' % number if number >= 0 else b"" for number in tracks])
-            form = b'%b%b,"box":[%b]%b}'
-        # Row by row in one list: a frame's are a slice of it, written by one call.
-        width = len(columns)
-        parts = [b""] * (width * len(detections))
-        for i, column in enumerate(columns):
-            parts[i::width] = column
-        pairs = itertools.pairwise(offsets)
-        return [_form(form, end - start) % tuple(parts[width * start : width * end]) for start, end in pairs]
-
-
-@lru_cache(maxsize=256)
-def _form(one: bytes, count: int) -> bytes:
-    """An array of so many of these."""
-    return b"[%b]" % b",".join([one] * count)
+        heads = self._heads.of(detections.names, detections.class_ids.tolist())
+        scores = _numbers(detections.scores, SCORE_DECIMALS)[1:-1].split(b",")
+        boxes = _numbers(detections.boxes, BOX_DECIMALS)[2:-2].split(b"],[")
+        if detections.track_ids is None:
+            texts = [b'%b%b,"box":[%b]}' % parts for parts in zip(heads, scores, boxes, strict=True)]
+        else:
+            tracks = [b',"track_id":%d' % number if number >= 0 else b"" for number in detections.track_ids.tolist()]
+            texts = [b'%b%b,"box":[%b]%b}' % parts for parts in zip(heads, scores, boxes, tracks, strict=True)]
+        return [b"[%b]" % b",".join(texts[start:end]) for start, end in itertools.pairwise(offsets)]
 
 
 def _head(class_id: int, label: str) -> bytes:

@@ -41,7 +41,7 @@ class PerClass(Generic[T]):
         cache = self._cache
         for class_id in set(class_ids).difference(cache):
             cache[class_id] = self._make(class_id, encodable(names.get(class_id, str(class_id))))
-        return list(map(cache.__getitem__, class_ids))
+        return [cache[class_id] for class_id in class_ids]
 
 
 class Labels(PerClass[str]):
@@ -57,12 +57,12 @@ def rounded_array(values: Any, decimals: int) -> npt.NDArray[Any]:
     Rounded in double precision: a float32 0.3 is 0.30000001192 as a double, and would be written so.
     """
     values = np.asarray(values)
-    result = np.empty(values.shape, np.float64)
-    rows = max(1, _WITH_THE_LOCK * len(values) // max(values.size, 1))
-    for first in range(0, len(values), rows):
-        some = slice(first, first + rows)
-        result[some] = np.round(values[some].astype(np.float64), decimals) + 0.0  # -0.0 becomes 0.0
-    return result
+    flat = values.reshape(-1)
+    result = np.empty(flat.size, np.float64)
+    for first in range(0, flat.size, _WITH_THE_LOCK):
+        some = slice(first, first + _WITH_THE_LOCK)
+        result[some] = np.round(flat[some].astype(np.float64), decimals) + 0.0  # -0.0 becomes 0.0
+    return result.reshape(values.shape)
 
 
 def rounded(values: Any, decimals: int) -> list[Any]:
