@@ -4,8 +4,8 @@
 
 The layers are those of a nano-sized YOLO of the eighth generation at 640x640: a backbone of strided convolutions and
 cross-stage blocks, a neck that goes up and down again, and heads for 80 classes on three scales; 3 million parameters. The
-small one has twice as many channels, and three times the arithmetic. On a
-motorway with its traffic some seventeen boxes are left, as many as a trained one would find cars.
+small one has twice as many channels, and three times the arithmetic. On a motorway with its traffic some seventeen boxes of
+the nano-sized one's are left, as many as a trained one would find cars.
 """
 
 from __future__ import annotations

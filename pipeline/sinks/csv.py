@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.config.sinks import CsvSink
 from pipeline.frames import Detections, Frame, Predictions, ResultBatch
+from pipeline.interpreter import giving_way
 from pipeline.masks import Segmentations
 from pipeline.poses import PERSON, Poses
 from pipeline.sinks._base import FileSink
@@ -51,7 +52,7 @@ class CsvRows:
         self._add_crops(batch, rows)
         return [
             _encode((*head, *row) for row in own) if own else b""
-            for own, head in zip(rows, (_head(frame) for frame in batch.frames), strict=True)
+            for own, head in zip(rows, map(_head, giving_way(batch.frames)), strict=True)
         ]
 
     def _rows(self, predictions: Predictions, name: str, count: int) -> list[list[Row]]:
