@@ -56,6 +56,7 @@ def configuration(name: str, model: Path, clip: Path, args: argparse.Namespace) 
             "device": args.device,
             "sources": [str(clip)],
             "pipeline": {
+                "decode": {"scale": args.scale},
                 "model": {"path": str(model), "precision": args.precision, "xla": XLA[args.xla]},
                 **stages_of(name),
             },
@@ -100,7 +101,7 @@ def cell_of(name: str, args: argparse.Namespace, report: Report) -> dict[str, An
         "report",
     ):
         del found[key]
-    return {"network": name, "precision": args.precision, "xla": args.xla, **found}
+    return {"network": name, "precision": args.precision, "xla": args.xla, "scale": args.scale, **found}
 
 
 def common_of(report: Report) -> dict[str, Any]:
@@ -123,6 +124,9 @@ def main() -> int:
     parser.add_argument("--sources", default="1,7,21,64", help="how many at a time, one after another (%(default)s)")
     parser.add_argument("--precision", default="fp16", choices=["fp32", "fp16"])
     parser.add_argument("--xla", default="auto", choices=list(XLA), help="as `pipeline.model.xla` (%(default)s)")
+    parser.add_argument(
+        "--scale", default="off", choices=["off", "auto"], help="as `pipeline.decode.scale` (%(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--warm", type=float, default=1.0, help="seconds before a measurement (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement (%(default)s)")

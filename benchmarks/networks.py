@@ -4,8 +4,8 @@
 
 The layers are those of a nano-sized YOLO of the eighth generation at 640x640: a backbone of strided convolutions and
 cross-stage blocks, a neck that goes up and down again, and heads for 80 classes on three scales; 3 million parameters. The
-small one has twice as many channels, and three times the arithmetic. On a motorway with its traffic some seventeen boxes of
-the nano-sized one's are left, as many as a trained one would find cars.
+larger ones have more channels and deeper blocks: three, eight and seventeen times the arithmetic. On a motorway with its
+traffic some twenty boxes are left, as many as a trained one would find cars.
 """
 
 from __future__ import annotations
@@ -19,11 +19,17 @@ import numpy as np
 
 SIZE = 640
 CLASSES = 80
-WIDTHS = {"nano": (16, 32, 64, 128, 256), "small": (32, 64, 128, 256, 512)}
+# Channels at strides 2, 4, 8, 16 and 32; pairs of convolutions in the shallowest blocks; what is added where the classes are
+# scored: random weights alone say 0.5 everywhere.
+SHAPES = {
+    "nano": ((16, 32, 64, 128, 256), 1, -6.1),
+    "small": ((32, 64, 128, 256, 512), 1, -5.1),
+    "medium": ((48, 96, 192, 384, 576), 2, -16.9),
+    "large": ((64, 128, 256, 512, 512), 3, -1.06),
+}
 _BOX_WIDTH = 64
 _STRIDES = (8, 16, 32)
-# Of the layer that scores the classes: random weights alone say 0.5 everywhere.
-_CLASS_GAIN, _CLASS_BIAS = 40.0, -6.1
+_CLASS_GAIN = 40.0
 
 
 class Network(ABC):
@@ -38,22 +44,22 @@ class Network(ABC):
 
     def __init__(self, seed: int = 0, size: str = "nano") -> None:
         self._seed, self._next = seed, 0
-        self._widths = WIDTHS[size]
+        self._widths, self._depth, self._class_bias = SHAPES[size]
         self.weights: list[tuple[Any, Any]] = []
         self.grids: dict[int, Any] = {}
 
     def detect(self, pixels: Any) -> Any:
         """All of it; the first call makes the weights."""
-        w = self._widths
+        w, deep = self._widths, self._depth
         self._next = 0
-        x = self._block(self._conv(self._conv(pixels, w[0], 3, 2), w[1], 3, 2), w[1], 1)
-        third = self._block(self._conv(x, w[2], 3, 2), w[2], 2)
-        fourth = self._block(self._conv(third, w[3], 3, 2), w[3], 2)
-        fifth = self._pyramid(self._block(self._conv(fourth, w[4], 3, 2), w[4], 1))
-        up4 = self._block(self._concat([self._double(fifth), fourth]), w[3], 1, residual=False)
-        out3 = self._block(self._concat([self._double(up4), third]), w[2], 1, residual=False)
-        out4 = self._block(self._concat([self._conv(out3, w[2], 3, 2), up4]), w[3], 1, residual=False)
-        out5 = self._block(self._concat([self._conv(out4, w[3], 3, 2), fifth]), w[4], 1, residual=False)
+        x = self._block(self._conv(self._conv(pixels, w[0], 3, 2), w[1], 3, 2), w[1], deep)
+        third = self._block(self._conv(x, w[2], 3, 2), w[2], 2 * deep)
+        fourth = self._block(self._conv(third, w[3], 3, 2), w[3], 2 * deep)
+        fifth = self._pyramid(self._block(self._conv(fourth, w[4], 3, 2), w[4], deep))
+        up4 = self._block(self._concat([self._double(fifth), fourth]), w[3], deep, residual=False)
+        out3 = self._block(self._concat([self._double(up4), third]), w[2], deep, residual=False)
+        out4 = self._block(self._concat([self._conv(out3, w[2], 3, 2), up4]), w[3], deep, residual=False)
+        out5 = self._block(self._concat([self._conv(out4, w[3], 3, 2), fifth]), w[4], deep, residual=False)
         return self._rows([self._head(x, s) for x, s in zip((out3, out4, out5), _STRIDES, strict=True)])
 
     def _conv(
@@ -94,7 +100,7 @@ class Network(ABC):
     def _head(self, x: Any, stride: int) -> Any:
         box = self._conv(self._conv(self._conv(x, _BOX_WIDTH, 3), _BOX_WIDTH, 3), 4, activate=False)
         inner = self._conv(self._conv(x, CLASSES, 3), CLASSES, 3)
-        classes = self._conv(inner, CLASSES, activate=False, gain=_CLASS_GAIN, bias=_CLASS_BIAS)
+        classes = self._conv(inner, CLASSES, activate=False, gain=_CLASS_GAIN, bias=self._class_bias)
         if stride not in self.grids:
             cells = np.arange(SIZE // stride)
             self.grids[stride] = np.stack(np.meshgrid(cells, cells), -1).reshape(-1, 2).astype(np.float32) + 0.5
@@ -208,7 +214,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--size", default="nano", choices=list(WIDTHS), help="(%(default)s)")
+    parser.add_argument("--size", default="nano", choices=list(SHAPES), help="(%(default)s)")
     args = parser.parse_args()
     import tensorflow as tf
 
