@@ -134,7 +134,7 @@ class Meter:
                     raise BenchError(f"{what}: nothing happens for {most_s:.0f} s")
                 time.sleep(_LOOK_S)
 
-        def now() -> Moment[T]:
+        def now() -> Moment[T]:  # reads a file that is long on a large machine, with the interpreter to itself
             return Moment(time.monotonic(), count(), time.process_time(), machine_busy_s(cores), note())
 
         cores = usable_cores()
@@ -144,19 +144,21 @@ class Meter:
         wait(lambda: time.monotonic() >= warm_until_s, self.timing.warm_s + _MOST_SILENCE_S)
         before = count()
         wait(lambda: count() != before, _MOST_SILENCE_S)
-        start = end = now()
+        start = now()
         sampler, sampled_s = self._sampler, start.time_s
         if sampler is not None:
             sampler.start()
-        while end.time_s - start.time_s < self.timing.measure_s:
+        seen, moved_s = start.frames, start.time_s
+        while moved_s - start.time_s < self.timing.measure_s:
             check()
             time.sleep(_LOOK_S)
             now_s = time.monotonic()
             if sampler is not None and now_s - sampled_s >= _SAMPLE_S:
                 sampled_s = now_s
                 sampler.sample()
-            if count() != end.frames:
-                end = now()
-            elif now_s - end.time_s > _MOST_SILENCE_S:
+            if (frames := count()) != seen:
+                seen, moved_s = frames, now_s
+            elif now_s - moved_s > _MOST_SILENCE_S:
                 raise BenchError(f"{what}: nothing happens for {_MOST_SILENCE_S:.0f} s")
+        end = now()
         return Measurement.between(start, end, sampler.use() if sampler is not None else None), start, end
