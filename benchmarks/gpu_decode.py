@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import gpu_report
-import numpy as np
 
 from pipeline.bench.meter import Meter, Timing
 from pipeline.bench.parts import Workers
@@ -65,10 +64,9 @@ def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
     from pipeline.decode.capabilities import load_nvcodec
 
     session = NvdecSession(load_nvcodec(), stream, clip.codec, clip.layout, SurfaceRing(ring))
-    where = [(np.frombuffer(packet, np.uint8).ctypes.data, len(packet)) for packet in clip.packets]
     while True:
-        for address, size in where:
-            for _ in range(session.decode(address, size)):
+        for packet in clip.packets:
+            for _ in range(session.decode(packet)):
                 yield session.surface()
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -150,10 +151,17 @@ class DecodeStats:
 
 
 class Decoder(Protocol):
-    """One open video. Iterating yields every decodable frame once, in display order; errors are `SourceError`."""
+    """One open video. Iterating yields every decodable frame once, in display order; errors are `SourceError`.
+
+    Attributes:
+        info: What is known of it.
+        stats: Its counters.
+        open_aside: What is entered around that part of its work which it does in a thread of its own, if any.
+    """
 
     info: StreamInfo
     stats: DecodeStats
+    open_aside: Callable[[], AbstractContextManager[object]]
 
     def __iter__(self) -> Iterator[Frame]: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from typing import NamedTuple
 
 
@@ -36,13 +37,15 @@ class DisplayOrder:
 
     Attributes:
         has_lost: Whether marks seem to be left over.
+        newest: Number of the mark that was added last.
     """
 
     def __init__(self) -> None:
         self.has_lost = False
         self._inside: list[Mark] = []
         self._epoch = 0
-        self._number = 0
+        self._closed_keys: deque[int] = deque()  # numbers of their marks, those that have not settled
+        self.newest = 0
         self._last_time = 0
         self._delay: int | None = None
         self._has_shown = False
@@ -53,8 +56,8 @@ class DisplayOrder:
         if time is None:
             time = self._last_time
         self._last_time = time
-        self._number += 1
-        heapq.heappush(self._inside, Mark(self._epoch, time, self._number, pts, is_hidden))
+        self.newest += 1
+        heapq.heappush(self._inside, Mark(self._epoch, time, self.newest, pts, is_hidden))
 
     def pop(self) -> Mark:
         """A frame comes out."""
@@ -64,12 +67,16 @@ class DisplayOrder:
     def before_closed_key_frame(self) -> None:
         """The next packet is shown after all before it, whatever its timestamp says."""
         self._epoch += 1
+        self._closed_keys.append(self.newest + 1)
 
-    def after_closed_key_frame(self) -> None:
-        """It went in, and all frames that came out for it were popped."""
-        if not self._has_shown:
-            return  # the delay has not filled yet
-        count = len(self._inside)
+    def settle(self, newest: int) -> None:
+        """All frames that came out until the packet with this mark had gone in were popped, and none that came out later."""
+        is_closed_key = False
+        while self._closed_keys and self._closed_keys[0] <= newest:
+            is_closed_key = self._closed_keys.popleft() == newest
+        if not is_closed_key or not self._has_shown:
+            return  # or the delay has not filled yet
+        count = sum(mark.number <= newest for mark in self._inside)
         self.has_lost = self._delay is not None and count > self._delay
         self._delay = count if self._delay is None else min(count, self._delay)
 

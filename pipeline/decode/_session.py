@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+
+from pipeline.decode._packets import Unit
 from pipeline.decode._picture import layout_of
 from pipeline.decode._surface_ring import Loan, SurfaceRing
 from pipeline.decode.capabilities import CODECS, NvCodec, creation_lock
@@ -24,7 +27,8 @@ class NvdecSession:
     """Frames come out in display order, without a timestamp; their memory belongs to the decoder.
 
     A frame's memory is locked until its loan comes back; PyNvVideoCodec allocates more as long as there is none free. It is
-    unlocked in the decoding thread, before the next packet goes in, and freed with the decoder, which every loan keeps.
+    unlocked by the thread that decodes, before the next packet goes in, and freed with the decoder, which every loan keeps.
+    One thread may decode while another fetches what came out before.
     """
 
     def __init__(
@@ -75,27 +79,32 @@ class NvdecSession:
         self._decode = self._decoder.GetNumDecodedFrame
         self._lock_frame = self._decoder.GetLockedFrame
         self._unlock = self._decoder.UnlockFrame
+        self._out: deque[int] = deque()  # to be fetched
         self._returned: deque[int] = deque()
 
-    def decode(self, address: int, size: int) -> int:
-        """Takes a packet, or `size` 0 for the end; how many frames came out, each to be fetched by `surface`."""
+    def decode(self, unit: Unit | None) -> int:
+        """Takes some of the stream, or None for its end; how many frames came out, each to be fetched by `surface`."""
         self.reclaim()
-        packet = self._packet if size else self._end
-        packet.bsl_data = address
-        packet.bsl = size
+        if unit is None:
+            packet, data = self._end, None
+            packet.bsl_data = packet.bsl = 0
+        else:
+            packet, data = self._packet, np.frombuffer(cast(bytes, unit), np.uint8)
+            packet.bsl_data, packet.bsl = data.ctypes.data, len(data)
         count: int = self._decode(packet)
+        self._out.extend(self._lock_frame() for _ in range(count))  # what is not locked is written again
         return count
 
     def surface(self) -> Surface | None:
         """The next of the frames that came out, once the ring has a slot for it; None if the ring was closed."""
         if not self._ring.take():
             return None
-        pointer: int = self._lock_frame()
+        pointer = self._out.popleft()
         return Surface(pointer, self.layout, Loan(self._came_back, pointer, self._ring))
 
     def skip(self) -> None:
         """Passes over the next of the frames that came out."""
-        self._unlock(self._lock_frame())
+        self._came_back(self._out.popleft())
 
     def _came_back(self, pointer: int) -> None:
         self._returned.append(pointer)
@@ -109,6 +118,7 @@ class NvdecSession:
     def __del__(self) -> None:
         # The decoder frees what is not locked; the last loan may just have come back.
         if hasattr(self, "_returned"):
+            self._returned += self._out
             with contextlib.suppress(Exception):  # the device may be gone
                 self.reclaim()
 

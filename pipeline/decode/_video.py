@@ -6,7 +6,8 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ class VideoDecoder(ABC):
     Attributes:
         info: The stream.
         stats: Counters, up to date after every frame.
+        open_aside: See `pipeline.stages.Decoder`.
     """
 
     def __init__(self, spec: VideoSpec, decode: Decode, stats: DecodeStats | None = None) -> None:
@@ -66,6 +68,7 @@ class VideoDecoder(ABC):
             SourceError: it cannot be opened, or not one frame of it can be decoded.
         """
         self.stats = stats if stats is not None else DecodeStats()
+        self.open_aside: Callable[[], AbstractContextManager[object]] = nullcontext
         self._spec = spec
         self._is_live = spec.settings.is_live
         # Threads that decode frames side by side hold as many frames back; one camera needs no more than one.

@@ -15,7 +15,7 @@ from pipeline.vram import MIB, Allowance, Reservation
 # samples make room for. Most streams need fewer, which the driver knows only once it has seen their headers.
 _REFERENCES = {"h264": 20, "hevc": 20, "vp9": 12, "av1": 12}
 _USUAL_REFERENCES = 8
-# Pictures on their way out: the driver's output surfaces, and what comes out of one call before it is locked.
+# Pictures on their way out: the driver's output surfaces, and what comes out of one call before it is handed out.
 _OUTPUTS = 2
 _UNLOCKED = PACKETS_AT_ONCE
 # Bitstream buffers and the driver's state: an estimate.
@@ -49,10 +49,18 @@ def picture_size(width: int, height: int, pix_fmt: str | None) -> int:
 
 
 @lru_cache(maxsize=1024)
-def decoder_size(codec: str, width: int, height: int, pix_fmt: str | None) -> int:
-    """Bytes that NVDEC takes for itself, beside the pictures that it has handed out: an estimate from above."""
+def decoder_size(codec: str, width: int, height: int, pix_fmt: str | None, calls: int = 1) -> int:
+    """Bytes that NVDEC takes for itself, beside the pictures that it has handed out: an estimate from above.
+
+    Args:
+        codec: FFmpeg's name.
+        width: In samples.
+        height: In samples.
+        pix_fmt: FFmpeg's name.
+        calls: Of how many calls pictures may wait to be handed out.
+    """
     columns, rows = (-(-side // _ALIGNMENT) * _ALIGNMENT for side in (width, height))
-    pictures = _REFERENCES.get(codec, _USUAL_REFERENCES) + _OUTPUTS + _UNLOCKED
+    pictures = _REFERENCES.get(codec, _USUAL_REFERENCES) + _OUTPUTS + calls * _UNLOCKED
     return _FIXED_BYTES + pictures * picture_size(columns, rows, pix_fmt)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, cast
-
-import numpy as np
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.config.stages import Decode
+from pipeline.decode._aside import Aside
 from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
 from pipeline.decode._indexed import AnyPacket, IndexedFile, real
@@ -64,6 +66,13 @@ class _Look:
     is_prompt: bool  # to be shown as soon as it has been decoded
 
 
+class _Running(NamedTuple):
+    """A call of the decoder that has been begun."""
+
+    packets: Sequence[AnyPacket]  # that went in
+    newest: int  # of their marks
+
+
 class NvdecDecoder(VideoDecoder):
     """Decodes on the GPU; the frames carry a `Surface`, on loan until it is released.
 
@@ -84,6 +93,7 @@ class NvdecDecoder(VideoDecoder):
         memory: SurfaceMemory | None = None,
         scale: ScaleTo | None = None,
         turns: DecodeTurns = _NO_TURNS,
+        is_ahead: bool = False,
     ) -> None:
         """Opens the video.
 
@@ -97,6 +107,8 @@ class NvdecDecoder(VideoDecoder):
             memory: What it may take of the device's memory; default: any.
             scale: What NVDEC is to scale pictures to: surfaces are smaller then, `Picture.width` and `height` stay.
             turns: What is done in turns with the other decoders.
+            is_ahead: Whether a file's packets go in by a thread of its own, one call ahead of who hands out what came of the
+                call before. Otherwise NVDEC has nothing to do meanwhile, unless it has further videos to decode.
 
         Raises:
             SourceError: as `VideoDecoder`; or the GPU cannot decode it and `decode.fallback` is `error`; or there is too
@@ -105,6 +117,7 @@ class NvdecDecoder(VideoDecoder):
             DeviceLostError: also while it is iterated: the device has failed.
         """
         self._device_stream = stream
+        self._is_ahead = is_ahead
         self._scale = scale
         self._turns, self._turn = turns.of(spec), Turn()
         self._may_fall_back = decode.fallback == "cpu"
@@ -123,6 +136,9 @@ class NvdecDecoder(VideoDecoder):
         self._known: bytes | None = None  # the headers that are in force
         self._is_untimed = False
         self._units: list[Unit] = []  # converted, to go in together
+        self._packets_of_units: list[AnyPacket] = []
+        self._aside: Aside | None = None
+        self._running: deque[_Running] = deque()  # two calls at most, the older first
         self._is_rewound = False
         self._has_reordered = False
         self._newest_pts: int | None = None
@@ -142,8 +158,12 @@ class NvdecDecoder(VideoDecoder):
         if self._indexed is not None:
             self._indexed.close()
         self._turn.take(None)
-        self._session = None
+        if self._aside is not None:
+            self._forget_calls()
+            self._aside.close()
+        self._aside = self._session = None
         self._units.clear()
+        self._packets_of_units.clear()
         # Each of these knows the decoder, or holds packets of it. The interpreter looks for such circles so rarely that
         # streams which are opened again and again would fill the memory.
         self._unread = iter(())
@@ -195,15 +215,17 @@ class NvdecDecoder(VideoDecoder):
         if not context.is_open:
             context.thread_count = 1  # it decodes single frames
             context.open(strict=False)
-        nvdec, order = ForNvdec(self._stream), self._order
+        nvdec = ForNvdec(self._stream)
         goes_with_others = not self._is_live and context.codec.canonical_name in _WITH_START_CODES
+        if self._aside is None and goes_with_others and self._is_ahead:
+            self._aside = Aside(f"nvdec {self._spec.source_id}")
         is_first = True
         for packet in self._next_packets():
-            is_closed_key, at_once = False, PACKETS_AT_ONCE if goes_with_others else 1
+            at_once = PACKETS_AT_ONCE if goes_with_others else 1
             if packet.is_keyframe:
                 at_once = 1  # what comes out for it alone tells whether marks are left over
                 yield from self._submit_units()
-                is_closed_key, why_not = yield from self._key_frame(real(packet), nvdec)
+                why_not = yield from self._key_frame(real(packet), nvdec)
                 if why_not is not None:
                     self._ahead.appendleft(packet)
                     return why_not
@@ -226,23 +248,16 @@ class NvdecDecoder(VideoDecoder):
                 continue
             if self._is_live and self._gate.has_key_frames_only:
                 yield from self._drain()  # it would come out when the next ones go in, seconds later
-            elif is_closed_key:
-                order.after_closed_key_frame()
         yield from self._submit_units()
         yield from self._drain()
         return None
 
-    def _key_frame(
-        self, packet: Packet[VideoStream], nvdec: ForNvdec
-    ) -> Generator[Sequence[Frame], None, tuple[bool, str | None]]:
-        """Sees to it that the right decoder, or none, stands ready for a key frame.
-
-        Returns:
-            Whether nothing is shown across the key frame, and why it needs the CPU, if it does.
-        """
+    def _key_frame(self, packet: Packet[VideoStream], nvdec: ForNvdec) -> Generator[Sequence[Frame], None, str | None]:
+        """Sees to it that the right decoder, or none, stands ready for a key frame; why it needs the CPU, if it does."""
         self._turn.take(None)  # another decoder may take its time
         headers = nvdec.headers(packet)
         if self._is_rewound and not headers.is_closed:
+            yield from self._catch_up()
             self._session = None  # what is shown before it would be built on the end
         self._is_rewound = False
         if self._session is None or headers.identity != self._known:
@@ -253,18 +268,18 @@ class NvdecDecoder(VideoDecoder):
                 self._session = None
             if look is None:
                 self._failure = "there is no picture behind a key frame"
-                return headers.is_closed, None
+                return None
             if self._session is None:
                 why_not = self._begin(look)
                 if why_not is not None:
-                    return headers.is_closed, why_not
+                    return why_not
                 nvdec.restart()
         elif headers.is_closed and (self._order.has_lost or self._arrivals.ends_loss(packet)):
             # What was built on lost frames may have come out as no frame: from here on the times are right again.
             yield from self._drain()
         if headers.is_closed:
             self._order.before_closed_key_frame()
-        return headers.is_closed, None
+        return None
 
     def _through(self, packet: AnyPacket, nvdec: ForNvdec, at_once: int) -> Iterator[Sequence[Frame]]:
         """The frames that come out when this packet goes in, once it goes together with others, `at_once` in all."""
@@ -275,10 +290,12 @@ class NvdecDecoder(VideoDecoder):
         if self._is_unproven:
             at_once = 1
             self._unshown.append(packet)
-        units = nvdec.convert(packet, keep=self._is_unproven)
+        may_go_again = self._is_unproven or packet.is_keyframe or self._aside is not None
+        units = nvdec.convert(packet, keep=may_go_again)
         if units and not shows_nothing:
             self._order.add(pts, dts, is_hidden)
         self._units += units
+        self._packets_of_units.append(packet)
         if len(self._units) >= at_once:
             yield from self._submit_units(together=at_once > 1)
 
@@ -291,16 +308,53 @@ class NvdecDecoder(VideoDecoder):
             self._has_reordered, self._known = True, None
 
     def _submit_units(self, *, together: bool = True) -> Iterator[Sequence[Frame]]:
-        """The frames that come out when what is converted goes in."""
+        """What is converted goes in; the frames that come out, of a decoder that is called aside those of earlier calls."""
         units, self._units = self._units, []
+        packets, self._packets_of_units = self._packets_of_units, []
         if together and len(units) > 1:
-            yield from self._fetch(self._submit(b"".join(units), packets=len(units)))
-            return
+            units = [b"".join(units)]
         for unit in units:
-            count = self._submit(unit)
+            if self._aside is not None and not self._is_unproven:
+                yield from self._begin_call(unit, packets)
+                continue
+            count = self._outcome(partial(self._live_session.decode, unit), packets)
             if count is None:
                 return
             yield from self._fetch(count)
+        if not self._running:
+            self._order.settle(self._order.newest)
+
+    def _begin_call(self, unit: Unit, packets: Sequence[AnyPacket]) -> Iterator[Sequence[Frame]]:
+        """Has the decoder called aside once it is back from its earlier calls; the frames that it brings back from those."""
+        assert self._aside is not None
+        self._aside.begin(partial(_decode_within, self.open_aside, self._live_session, unit))
+        self._running.append(_Running(packets, self._order.newest))
+        if len(self._running) > 1:
+            yield from self._end_call()
+
+    def _end_call(self) -> Iterator[Sequence[Frame]]:
+        """The frames of the oldest call that has been begun."""
+        assert self._aside is not None
+        running = self._running.popleft()
+        count = self._outcome(self._aside.end, running.packets)
+        if count is not None:
+            yield from self._fetch(count)
+            self._order.settle(running.newest)
+
+    def _catch_up(self) -> Iterator[Sequence[Frame]]:
+        """The frames of all calls that have been begun."""
+        while self._running:
+            yield from self._end_call()
+
+    def _forget_calls(self) -> Sequence[AnyPacket]:
+        """Waits for the end of those that have been begun, whatever it is; what went in."""
+        packets: list[AnyPacket] = []
+        while self._running:
+            packets += self._running.popleft().packets
+            assert self._aside is not None
+            with contextlib.suppress(Exception):
+                self._aside.end()
+        return packets
 
     def _look_at(self, packet: Packet[VideoStream]) -> _Look | None:
         """What FFmpeg sees behind a key frame; it may need more packets for a picture, which are decoded later."""
@@ -366,7 +420,9 @@ class NvdecDecoder(VideoDecoder):
         width, height = look.scaled_to or (video.width, video.height)
         layout = surface_layout(width, height, video.pix_fmt)
         surface = picture_size(width, height, video.pix_fmt)
-        memory = self._guard.reserve(surface, decoder_size(video.codec, video.width, video.height, video.pix_fmt))
+        calls = 1 if self._aside is None else 2
+        own = decoder_size(video.codec, video.width, video.height, video.pix_fmt, calls)
+        memory = self._guard.reserve(surface, own)
         try:
             self._session = NvdecSession(
                 self._nvc,
@@ -388,14 +444,17 @@ class NvdecDecoder(VideoDecoder):
         log.info("%s: is decoded in its own size: NVDEC does not scale it: %s", self._spec.shown, why)
         self._scale = None
 
-    def _submit(self, unit: Unit | None, packets: int = 1) -> int | None:
-        """How many frames come out, without a `unit` all that are left; None if the decoder failed and is gone."""
+    @property
+    def _live_session(self) -> NvdecSession:
         assert self._session is not None
-        data = None if unit is None else np.frombuffer(cast(bytes, unit), np.uint8)
+        return self._session
+
+    def _outcome(self, call: Callable[[], int], packets: Sequence[AnyPacket] = ()) -> int | None:
+        """How many frames a call of the decoder, with these packets, brings; None if it failed and is gone."""
         try:
             self._turn.take(self._turns.decoding)
             try:
-                count = self._session.decode(*((0, 0) if data is None else (data.ctypes.data, len(data))))
+                count = call()
             finally:
                 self._turn.take(self._turns.handling)
         except self._errors as e:
@@ -404,7 +463,7 @@ class NvdecDecoder(VideoDecoder):
             self._order.clear()
             self._failure = f"NVDEC fails: {_first_line(e)}"
             if not self._is_unproven:  # otherwise the CPU tries again
-                self._failed(self._failure, packets)
+                self._lose([*packets, *self._forget_calls()])
             return None
         if count:
             self._failed_run = 0
@@ -413,11 +472,18 @@ class NvdecDecoder(VideoDecoder):
                 self._unshown.clear()
         return count
 
+    def _lose(self, packets: Sequence[AnyPacket]) -> None:
+        """What went into a decoder that failed is lost, up to a key frame: from there on it goes into another one."""
+        lost = next((i for i, packet in enumerate(packets) if i and packet.is_keyframe), len(packets))
+        self._failed(self._failure, max(1, lost))
+        self._ahead.extendleft(reversed(packets[lost:]))
+
     def _drain(self) -> Iterator[Sequence[Frame]]:
         """The frames that are still inside the decoder, which can go on with a closed key frame."""
+        yield from self._catch_up()
         if self._session is None:
             return
-        count = self._submit(None) or 0
+        count = self._outcome(partial(self._session.decode, None)) or 0
         self._order.drained(count)
         yield from self._fetch(count)
 
@@ -512,6 +578,7 @@ def open_nvdec(
     memory: SurfaceMemory | None = None,
     scale: ScaleTo | None = None,
     turns: DecodeTurns = _NO_TURNS,
+    is_ahead: bool = False,
 ) -> NvdecDecoder:
     """Opens a video on the `cuda` engine.
 
@@ -524,6 +591,7 @@ def open_nvdec(
         memory: What it may take of the device's memory; default: any.
         scale: What NVDEC is to scale pictures to; None: nothing is scaled.
         turns: What is done in turns with the other decoders.
+        is_ahead: Whether a file's packets go in by a thread of its own, one call ahead.
 
     Raises:
         SourceError: it cannot be opened, or the GPU cannot decode it and `decode.fallback` is `error`, or there is too
@@ -541,7 +609,13 @@ def open_nvdec(
         memory=memory,
         scale=scale,
         turns=turns,
+        is_ahead=is_ahead,
     )
+
+
+def _decode_within(open_range: Callable[[], AbstractContextManager[object]], session: NvdecSession, unit: Unit) -> int:
+    with open_range():
+        return session.decode(unit)
 
 
 def _is_shown_as_it_comes(context: av.VideoCodecContext) -> bool:

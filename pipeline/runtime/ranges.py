@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pipeline.frames import Frame, Predictions
@@ -34,7 +35,7 @@ RANGES = (OPEN, DECODE, PREPROCESS, DOWNLOAD, INFER, POSTPROCESS, RESULTS, TRACK
 
 
 def with_ranges(stages: Stages, open_range: OpenRange) -> Stages:
-    """The same stages, with a range open in the calling thread while one of them works.
+    """The same stages, with a range open in the working thread while one of them works.
 
     Ranges of one thread do not overlap. A decoder's range holds its wait for packets, and for a surface to be free.
     """
@@ -93,6 +94,10 @@ class _Ranged(_Around):
 
 
 class _RangedDecoder(_Around):
+    def __init__(self, inner: Any, open_range: OpenRange) -> None:
+        super().__init__(inner, open_range)
+        inner.open_aside = partial(open_range, DECODE, ())
+
     def __iter__(self) -> Iterator[Frame]:
         for group in self.groups():
             yield from group

@@ -29,6 +29,8 @@ _INPUT_COPIES = 8
 # ask what the GPU decodes, which is done when a codec comes up.
 _LEAST_RESERVE_BYTES = LEAST_FREE_BYTES
 _RESERVE = 0.05
+# With more videos than GPUs have decoders (up to 7) each decoder has something to do while threads hand out pictures.
+_VIDEOS_DECODED_AHEAD = 8
 DECODERS, FRAMES, TENSORFLOW = "decoders", "decoded frames", "TensorFlow"
 
 
@@ -46,10 +48,9 @@ class VideoNeeds:
         """Of a decoded picture."""
         return picture_size(self.width, self.height, self.pix_fmt)
 
-    @property
-    def decoder_bytes(self) -> int:
-        """What NVDEC takes for itself."""
-        return decoder_size(self.codec, self.width, self.height, self.pix_fmt)
+    def decoder_bytes(self, calls: int = 1) -> int:
+        """What NVDEC takes for itself where pictures of so many calls may wait to be handed out."""
+        return decoder_size(self.codec, self.width, self.height, self.pix_fmt, calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +123,19 @@ class Needs:
         return _LEAST_SURFACES + batches * self.model.batch_size // self.ring_sources
 
     @property
+    def decodes_ahead(self) -> bool:
+        """Whether decoders are called once ahead of who hands the pictures out; see `pipeline.decode.nvdec`."""
+        return self.live + self.open_videos <= _VIDEOS_DECODED_AHEAD
+
+    @property
+    def decoder_calls(self) -> int:
+        """Of how many calls of a decoder pictures may wait to be handed out."""
+        return 2 if self.decodes_ahead else 1
+
+    @property
     def open_sources(self) -> tuple[VideoNeeds, ...]:
         """The largest of those that can be open at the same time."""
-        by_size = sorted(self.videos, key=lambda v: v.decoder_bytes + v.surface_bytes, reverse=True)
+        by_size = sorted(self.videos, key=lambda v: v.decoder_bytes() + v.surface_bytes, reverse=True)
         return tuple(by_size[: self.live + self.open_videos])
 
     def with_open_videos(self, number: int) -> Needs:
@@ -175,7 +186,7 @@ def make_plan(needs: Needs, budget: int | None, free_bytes: int | None = None) -
     share = fixed or tensorflow.size_bytes + (budget - plan.total_bytes) // 2
     planned = sum(part.size_bytes for part in parts if part.name in (DECODERS, FRAMES))
     for_decoders = budget - share - (others - planned)
-    most = max((v.decoder_bytes + needs.ring * v.surface_bytes for v in videos), default=0)
+    most = max((v.decoder_bytes(needs.decoder_calls) + needs.ring * v.surface_bytes for v in videos), default=0)
     shares = Shares(
         tensorflow_bytes=share,
         decoders_bytes=for_decoders,
@@ -192,7 +203,11 @@ def _parts(needs: Needs) -> tuple[Part, ...]:
     largest = f", at most {videos[0].width}x{videos[0].height}" if videos else ""
     width, height = model.size
     return (
-        Part(DECODERS, sum(v.decoder_bytes for v in videos), f"NVDEC's own, estimated: {at_a_time}{largest}"),
+        Part(
+            DECODERS,
+            sum(v.decoder_bytes(needs.decoder_calls) for v in videos),
+            f"NVDEC's own, estimated: {at_a_time}{largest}",
+        ),
         Part(
             FRAMES,
             sum(needs.ring * v.surface_bytes for v in videos),
@@ -277,7 +292,7 @@ def _mb(size_bytes: int) -> int:
 def video_needs(formats: Sequence[VideoNeeds | None]) -> tuple[tuple[VideoNeeds, ...], tuple[str, ...]]:
     """What is known of videos, with what is not assumed to be the largest that is known; and what was assumed, in words."""
     known = [f for f in formats if f is not None]
-    usual = max(known, key=lambda v: v.decoder_bytes + v.surface_bytes, default=VideoNeeds())
+    usual = max(known, key=lambda v: v.decoder_bytes() + v.surface_bytes, default=VideoNeeds())
     unknown = len(formats) - len(known)
     note = (
         f"{unknown} of {len(formats)} sources count as {usual.codec} {usual.width}x{usual.height}, as their size is not "

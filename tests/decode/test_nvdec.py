@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import logging
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,22 @@ from media_maker import make_clip
 from pipeline.config.sources import Source
 from pipeline.config.stages import Decode
 from pipeline.decode import capabilities
+from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
 from pipeline.errors import DeviceError, SourceError, SourceErrorCode
 from pipeline.observe.machine import Driver
 from pipeline.redact import redact
 from pipeline.sources import VideoSpec
+
+IS_AHEAD = [False]
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["", "ahead"])
+def is_ahead(request: Any) -> bool:
+    """Whether the decoder is called by a thread of its own, one call ahead of who hands the frames out."""
+    IS_AHEAD[0] = request.param
+    return IS_AHEAD[0]
 
 
 def spec_of(path: Path | str, **settings: Any) -> VideoSpec:
@@ -39,7 +51,7 @@ def open_gpu(
     path: Path, *, ring: int = 4, fallback: str = "cpu", corrupt: str = "keep", **settings: Any
 ) -> NvdecDecoder:
     decode = Decode(threads=2, fallback=fallback, corrupt_frames=corrupt)
-    return open_nvdec(spec_of(path, **settings), decode, stream=FakeStream(), ring=ring)
+    return open_nvdec(spec_of(path, **settings), decode, stream=FakeStream(), ring=ring, is_ahead=IS_AHEAD[0])
 
 
 Known = list[tuple[Any, ...]]
@@ -340,6 +352,27 @@ def test_a_decoder_that_breaks_is_replaced_at_the_next_key_frame(tmp_path: Path,
     assert "the fake fails" in decoder.stats.last_error
 
 
+@pytest.mark.parametrize("bframes", [0, 2])
+@pytest.mark.parametrize("frames", [36, 41], ids=["", "a key frame is the last"])
+def test_wherever_a_decoder_breaks_all_is_there_from_the_next_key_frame_on(
+    tmp_path: Path, nvc: FakeNvCodec, frames: int, bframes: int
+) -> None:
+    options = {"bf": str(bframes), "x264-params": "scenecut=0"}
+    path = make_clip(tmp_path / "a.mp4", frames=frames, gop=10, options=options)
+    want, _, _ = on_cpu(path)
+    for broken in range(6, frames + 1):
+        nvc.pictures, nvc.fail_at, nvc.created = 0, {broken}, 0
+        got, decoder, error = on_gpu(path)
+        assert error is None
+        key = 10 * ((broken - 1) // 10 + 1)
+        assert (nvc.created, decoder.stats.uploaded) == (2 if key < frames else 1, 0)
+        assert [g[1:] for g in got if g[1] >= want[key][1]] == [w[1:] for w in want[key:]] if key < frames else True
+        before = [g for g in got if key >= frames or g[1] < want[key][1]]
+        assert [g[1:] for g in before] == [w[1:] for w in want[: len(before)]]
+        assert decoder.stats.errors >= 1
+        assert decoder.stats.packets == frames
+
+
 def test_times_are_right_again_after_frames_were_lost(tmp_path: Path, nvc: FakeNvCodec) -> None:
     path = make_clip(tmp_path / "a.mp4", frames=100, gop=20, options={"bf": "2", "x264-params": "scenecut=0"})
     want, _, _ = on_cpu(path)
@@ -440,13 +473,46 @@ def test_files_are_closed_with_the_decoder(tmp_path: Path, nvc: FakeNvCodec, end
         gc.enable()
 
 
-def test_few_buffers_do_for_many_frames(tmp_path: Path, nvc: FakeNvCodec) -> None:
-    decoder = open_gpu(make_clip(tmp_path / "a.mp4", frames=60, options={"bf": "3"}), ring=3)
+def test_few_buffers_do_for_many_frames(tmp_path: Path, nvc: FakeNvCodec, is_ahead: bool) -> None:
+    decoder = open_gpu(make_clip(tmp_path / "a.mp4", frames=200, options={"bf": "3"}), ring=3)
     pointers = set()
     for frame in decoder:
         pointers.add(frame.picture.surface.pointer)
         frame.picture.surface.release()
-    assert len(pointers) <= 8
+    assert len(pointers) <= 3 + PACKETS_AT_ONCE * (2 if is_ahead else 1)
+
+
+@pytest.mark.parametrize("ends", ["at its end", "early"])
+def test_the_next_call_runs_while_frames_are_handed_out(
+    tmp_path: Path, nvc: FakeNvCodec, is_ahead: bool, ends: str
+) -> None:
+    path = make_clip(tmp_path / "a.mp4", frames=100, gop=100, options={"x264-params": "scenecut=0"})
+    decoder = open_gpu(path, ring=60)
+    handed_out = 0
+    entered: list[str] = []
+
+    @contextlib.contextmanager
+    def noted() -> Iterator[None]:
+        entered.append(threading.current_thread().name)
+        yield
+
+    decoder.open_aside = noted
+    for number, group in enumerate(decoder.groups()):
+        handed_out += len(group)
+        if 0 < number < 4:
+            deadline = time.monotonic() + 20
+            while is_ahead and nvc.pictures < handed_out + PACKETS_AT_ONCE and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert (nvc.pictures >= handed_out + PACKETS_AT_ONCE) == is_ahead
+        for frame in group:
+            frame.picture.surface.release()
+        if ends == "early" and number == 3:
+            decoder.close()
+    assert set(entered) == ({"nvdec cam"} if is_ahead else set())
+    threads = [t for t in threading.enumerate() if t.name == "nvdec cam"]
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_frame_limit_and_early_end(tmp_path: Path, nvc: FakeNvCodec) -> None:

@@ -96,6 +96,16 @@ class Seen:
             self.planes.append([np.array(plane) for plane in planes])
 
 
+IS_AHEAD = [False]
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["", "ahead"])
+def is_ahead(request: Any) -> bool:
+    """Whether the decoder is called by a thread of its own, one call ahead of who hands the frames out."""
+    IS_AHEAD[0] = request.param
+    return IS_AHEAD[0]
+
+
 def on_cpu(path: Path, **settings: Any) -> Seen:
     seen = Seen()
     try:
@@ -117,7 +127,7 @@ def on_gpu(path: Path, stream: Stream, ring: int = 8, **settings: Any) -> Seen:
         frame.picture.surface.release()  # type: ignore[union-attr]
 
     try:
-        seen.decoder = open_nvdec(spec_of(path, **settings), Decode(), stream=stream, ring=ring)
+        seen.decoder = open_nvdec(spec_of(path, **settings), Decode(), stream=stream, ring=ring, is_ahead=IS_AHEAD[0])
         for frame in seen.decoder:
             held.append(frame)
             if len(held) > ring - 2:  # others are in use while it decodes on
@@ -284,7 +294,9 @@ def test_open_and_close_leave_no_memory_behind(tmp_path: Path, stream: Stream) -
     uploaded = make_clip(tmp_path / "b.mp4", width=640, height=368, frames=30, pix_fmt="yuv422p")
     free = []
     for i in range(200):
-        decoder = open_nvdec(spec_of(uploaded if i % 10 == 9 else path), Decode(), stream=stream, ring=4)
+        decoder = open_nvdec(
+            spec_of(uploaded if i % 10 == 9 else path), Decode(), stream=stream, ring=4, is_ahead=IS_AHEAD[0]
+        )
         frames = [frame for _, frame in zip(range(i % 4), decoder, strict=False)]
         for frame in frames[: i % 3]:
             frame.picture.surface.release()
@@ -301,7 +313,7 @@ def test_open_and_close_leave_no_memory_behind(tmp_path: Path, stream: Stream) -
 
 def test_the_ring_holds_and_close_wakes(tmp_path: Path, stream: Stream) -> None:
     path = make_clip(tmp_path / "a.mp4", width=320, height=240, frames=60)
-    decoder = open_nvdec(spec_of(path), Decode(), stream=stream, ring=4)
+    decoder = open_nvdec(spec_of(path), Decode(), stream=stream, ring=4, is_ahead=IS_AHEAD[0])
     out: list[Frame] = []
     thread = threading.Thread(target=lambda: out.extend(decoder), daemon=True)
     thread.start()

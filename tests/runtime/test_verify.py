@@ -317,6 +317,8 @@ def test_ranges_name_each_stages_work_and_frames() -> None:
     stages = with_ranges(bare, windows)
     decoder = stages.open_decoder(None, None)  # type: ignore[arg-type]
     assert decoder.info == FakeDecoder("a", 2).info
+    with decoder.open_aside():  # what it does in a thread of its own
+        pass
     frames = list(decoder)
     decoder.close()
     batch = stages.preprocess(frames, stages.model.rows(2))
@@ -325,6 +327,7 @@ def test_ranges_name_each_stages_work_and_frames() -> None:
     stages.outputs.write(stages.tracker(ResultBatch(frames, found, stages.model.name)))
     assert [(w.stage, w.frames) for w in windows.all()] == [
         ("open", 0),
+        ("decode", 0),
         ("open", 1),  # up to its first frame
         ("decode", 1),
         ("decode", 0),  # the end
