@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 _Call = Callable[[], int]
 
@@ -30,9 +30,16 @@ class Aside:
             self._thread.start()
         self._calls.put(call)
 
-    def end(self) -> int:
-        """Waits for the oldest call whose end has not been asked for; what it returned, or raises what it raised."""
-        found = self._ends.get()
+    def end(self, timeout_s: float | None = None) -> int:
+        """Waits for the oldest call whose end has not been asked for; what it returned, or raises what it raised.
+
+        Raises:
+            TimeoutError: it is not over after `timeout_s`.
+        """
+        try:
+            found = self._ends.get(timeout=timeout_s)
+        except Empty:
+            raise TimeoutError from None
         if isinstance(found, Exception):
             raise found
         return found

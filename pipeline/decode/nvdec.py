@@ -46,6 +46,8 @@ ScaleTo = Callable[[Picture, str], "tuple[int, int] | None"]
 _MOST_HELD = 64
 _WITH_START_CODES = ("h264", "hevc")
 _NO_TURNS = DecodeTurns()
+# A call that takes longer hangs.
+_MOST_CALL_S = 5.0
 # What goes back further is a clock that was set.
 _MOST_REORDERED_S = 1.0
 
@@ -347,13 +349,13 @@ class NvdecDecoder(VideoDecoder):
             yield from self._end_call()
 
     def _forget_calls(self) -> Sequence[AnyPacket]:
-        """Waits for the end of those that have been begun, whatever it is; what went in."""
+        """Waits for the end of those that have been begun, whatever it is, but not for a driver that hangs; what went in."""
         packets: list[AnyPacket] = []
         while self._running:
             packets += self._running.popleft().packets
             assert self._aside is not None
             with contextlib.suppress(Exception):
-                self._aside.end()
+                self._aside.end(_MOST_CALL_S)
         return packets
 
     def _look_at(self, packet: Packet[VideoStream]) -> _Look | None:

@@ -49,6 +49,16 @@ def test_an_error_is_raised_where_the_result_is_asked_for() -> None:
     aside.close()
 
 
+def test_who_does_not_want_to_wait_for_ever() -> None:
+    aside, may_go_on = Aside("aside"), threading.Event()
+    aside.begin(lambda: int(may_go_on.wait(PATIENCE_S)))
+    with pytest.raises(TimeoutError):
+        aside.end(0.01)
+    may_go_on.set()
+    assert aside.end(PATIENCE_S) == 1
+    aside.close()
+
+
 def test_nothing_is_kept_of_a_call_that_is_over() -> None:
     class Decoder:
         def decode(self) -> int:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_nvcodec import FakeNvCodec, FakeStream, planes_at
+from fake_nvcodec import FakeDecoder, FakeNvCodec, FakeStream, PacketData, planes_at
 from media_maker import make_clip
 
 from pipeline.config.sources import Source
 from pipeline.config.stages import Decode
-from pipeline.decode import capabilities
+from pipeline.decode import capabilities, nvdec
 from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.decode.ffmpeg import FfmpegDecoder
 from pipeline.decode.nvdec import NvdecDecoder, open_nvdec
@@ -513,6 +513,38 @@ def test_the_next_call_runs_while_frames_are_handed_out(
     for thread in threads:
         thread.join(20)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_driver_that_hangs_keeps_nobody_who_closes(
+    tmp_path: Path, nvc: FakeNvCodec, is_ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_ahead:
+        pytest.skip("no call runs while nobody iterates")
+    monkeypatch.setattr(nvdec, "_MOST_CALL_S", 0.05)
+    hangs, may_go_on = threading.Event(), threading.Event()
+    decode, calls = FakeDecoder.GetNumDecodedFrame, [0]
+
+    def hang(self: FakeDecoder, packet: PacketData) -> int:
+        calls[0] += threading.current_thread().name == "nvdec cam"
+        if calls[0] == 2:
+            hangs.set()
+            assert may_go_on.wait(60)
+        return decode(self, packet)
+
+    monkeypatch.setattr(FakeDecoder, "GetNumDecodedFrame", hang)
+    decoder = open_gpu(make_clip(tmp_path / "a.mp4", frames=100, gop=100), ring=60)
+    groups = decoder.groups()
+    assert any(len(group) > 4 for group in groups), "what came of the first call aside; the second has begun"
+    assert hangs.wait(20)
+    start_s = time.monotonic()
+    decoder.close()
+    assert time.monotonic() - start_s < 10
+    del decoder, groups
+    may_go_on.set()
+    deadline = time.monotonic() + 20
+    while nvc.alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert nvc.alive() == 0, "the thread that was left behind keeps nothing once it is back"
 
 
 def test_frame_limit_and_early_end(tmp_path: Path, nvc: FakeNvCodec) -> None:
