@@ -54,7 +54,7 @@ class NvdecSession:
             memory: What was taken for it.
             scaled_from: The video's (width, height) where `layout` is smaller.
             is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out with the next one,
-                whose beginning is its end to the parser, and not later.
+                whose beginning is its end to the parser, and not later, unless that one is smaller than 256 bytes.
         """
         more: dict[str, Any] = {}
         if is_prompt:
