@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -68,10 +67,10 @@ class _Look:
     is_prompt: bool  # to be shown as soon as it has been decoded
 
 
-class _Running(NamedTuple):
-    """A call of the decoder that has been begun."""
+class _Given(NamedTuple):
+    """What goes into the decoder with a call aside."""
 
-    packets: Sequence[AnyPacket]  # that went in
+    packets: Sequence[AnyPacket]
     newest: int  # of their marks
 
 
@@ -139,8 +138,7 @@ class NvdecDecoder(VideoDecoder):
         self._is_untimed = False
         self._units: list[Unit] = []  # converted, to go in together
         self._packets_of_units: list[AnyPacket] = []
-        self._aside: Aside | None = None
-        self._running: deque[_Running] = deque()  # two calls at most, the older first
+        self._aside: Aside[_Given] = Aside(f"nvdec {spec.source_id}")
         self._is_rewound = False
         self._has_reordered = False
         self._newest_pts: int | None = None
@@ -160,10 +158,9 @@ class NvdecDecoder(VideoDecoder):
         if self._indexed is not None:
             self._indexed.close()
         self._turn.take(None)
-        if self._aside is not None:
-            self._forget_calls()
-            self._aside.close()
-        self._aside = self._session = None
+        self._aside.forget(_MOST_CALL_S)
+        self._aside.close()
+        self._session = None
         self._units.clear()
         self._packets_of_units.clear()
         # Each of these knows the decoder, or holds packets of it. The interpreter looks for such circles so rarely that
@@ -219,8 +216,7 @@ class NvdecDecoder(VideoDecoder):
             context.open(strict=False)
         nvdec = ForNvdec(self._stream)
         goes_with_others = not self._is_live and context.codec.canonical_name in _WITH_START_CODES
-        if self._aside is None and goes_with_others and self._is_ahead:
-            self._aside = Aside(f"nvdec {self._spec.source_id}")
+        self._is_ahead = self._is_ahead and goes_with_others
         is_first = True
         for packet in self._next_packets():
             at_once = PACKETS_AT_ONCE if goes_with_others else 1
@@ -292,7 +288,7 @@ class NvdecDecoder(VideoDecoder):
         if self._is_unproven:
             at_once = 1
             self._unshown.append(packet)
-        may_go_again = self._is_unproven or packet.is_keyframe or self._aside is not None
+        may_go_again = self._is_unproven or packet.is_keyframe or self._is_ahead
         units = nvdec.convert(packet, keep=may_go_again)
         if units and not shows_nothing:
             self._order.add(pts, dts, is_hidden)
@@ -316,47 +312,35 @@ class NvdecDecoder(VideoDecoder):
         if together and len(units) > 1:
             units = [b"".join(units)]
         for unit in units:
-            if self._aside is not None and not self._is_unproven:
+            if self._is_ahead and not self._is_unproven:
                 yield from self._begin_call(unit, packets)
                 continue
             count = self._outcome(partial(self._live_session.decode, unit), packets)
             if count is None:
                 return
             yield from self._fetch(count)
-        if not self._running:
+        if not self._aside:
             self._order.settle(self._order.newest)
 
     def _begin_call(self, unit: Unit, packets: Sequence[AnyPacket]) -> Iterator[Sequence[Frame]]:
-        """Has the decoder called aside once it is back from its earlier calls; the frames that it brings back from those."""
-        assert self._aside is not None
-        self._aside.begin(partial(_decode_within, self.open_aside, self._live_session, unit))
-        self._running.append(_Running(packets, self._order.newest))
-        if len(self._running) > 1:
+        """Has the decoder called aside once it is back from its last call; the frames that it brings back from the one before."""
+        call = partial(_decode_within, self.open_aside, self._live_session, unit)
+        self._aside.begin(call, _Given(packets, self._order.newest))
+        if len(self._aside) > 1:
             yield from self._end_call()
 
     def _end_call(self) -> Iterator[Sequence[Frame]]:
-        """The frames of the oldest call that has been begun."""
-        assert self._aside is not None
-        running = self._running.popleft()
-        count = self._outcome(self._aside.end, running.packets)
+        """The frames of the oldest call aside."""
+        packets, newest = self._aside.oldest
+        count = self._outcome(self._aside.end, packets)
         if count is not None:
             yield from self._fetch(count)
-            self._order.settle(running.newest)
+            self._order.settle(newest)
 
     def _catch_up(self) -> Iterator[Sequence[Frame]]:
-        """The frames of all calls that have been begun."""
-        while self._running:
+        """The frames of all calls aside."""
+        while self._aside:
             yield from self._end_call()
-
-    def _forget_calls(self) -> Sequence[AnyPacket]:
-        """Waits for the end of those that have been begun, whatever it is, but not for a driver that hangs; what went in."""
-        packets: list[AnyPacket] = []
-        while self._running:
-            packets += self._running.popleft().packets
-            assert self._aside is not None
-            with contextlib.suppress(Exception):
-                self._aside.end(_MOST_CALL_S)
-        return packets
 
     def _look_at(self, packet: Packet[VideoStream]) -> _Look | None:
         """What FFmpeg sees behind a key frame; it may need more packets for a picture, which are decoded later."""
@@ -422,7 +406,7 @@ class NvdecDecoder(VideoDecoder):
         width, height = look.scaled_to or (video.width, video.height)
         layout = surface_layout(width, height, video.pix_fmt)
         surface = picture_size(width, height, video.pix_fmt)
-        calls = 1 if self._aside is None else 2
+        calls = 2 if self._is_ahead else 1
         own = decoder_size(video.codec, video.width, video.height, video.pix_fmt, calls)
         memory = self._guard.reserve(surface, own)
         try:
@@ -465,7 +449,8 @@ class NvdecDecoder(VideoDecoder):
             self._order.clear()
             self._failure = f"NVDEC fails: {_first_line(e)}"
             if not self._is_unproven:  # otherwise the CPU tries again
-                self._lose([*packets, *self._forget_calls()])
+                later = self._aside.forget()
+                self._lose([*packets, *(packet for given in later for packet in given.packets)])
             return None
         if count:
             self._failed_run = 0
