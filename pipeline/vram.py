@@ -53,6 +53,7 @@ class MemoryPlan:
         free_bytes: What of the device's memory was free; None if unknown.
         shares: How the budget is divided; None without one, or if it is too small.
         notes: What was assumed.
+        decodes_ahead: Whether there is memory for decoders that are called once ahead of who hands the pictures out.
     """
 
     parts: tuple[Part, ...]
@@ -60,6 +61,7 @@ class MemoryPlan:
     free_bytes: int | None
     shares: Shares | None
     notes: tuple[str, ...] = ()
+    decodes_ahead: bool = False
 
     @property
     def total_bytes(self) -> int:

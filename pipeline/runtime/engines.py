@@ -182,7 +182,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
             memory=surfaces,
             scale=scale,
             turns=turns,
-            is_ahead=planner.needs.decodes_ahead,
+            is_ahead=memory.decodes_ahead,
         )
 
     return Stages(

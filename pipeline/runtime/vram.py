@@ -99,6 +99,7 @@ class Needs:
         has_cascade: Whether frames are held until crops have been cut of them.
         tensorflow_bytes: TensorFlow's share where it is fixed already, as TensorFlow has been started.
         notes: What was assumed.
+        may_decode_ahead: Whether decoders may be called once ahead of who hands the pictures out, if the videos are few.
     """
 
     videos: tuple[VideoNeeds, ...]
@@ -110,6 +111,7 @@ class Needs:
     has_cascade: bool = False
     tensorflow_bytes: int | None = None
     notes: tuple[str, ...] = ()
+    may_decode_ahead: bool = True
 
     @property
     def ring(self) -> int:
@@ -124,8 +126,8 @@ class Needs:
 
     @property
     def decodes_ahead(self) -> bool:
-        """Whether decoders are called once ahead of who hands the pictures out; see `pipeline.decode.nvdec`."""
-        return self.live + self.open_videos <= _VIDEOS_DECODED_AHEAD
+        """Whether they are; see `pipeline.decode.nvdec`."""
+        return self.may_decode_ahead and self.live + self.open_videos <= _VIDEOS_DECODED_AHEAD
 
     @property
     def decoder_calls(self) -> int:
@@ -170,17 +172,24 @@ def make_plan(needs: Needs, budget: int | None, free_bytes: int | None = None) -
     """The parts, and how the budget is divided: what is left over goes half to TensorFlow, half to decoders.
 
     Args:
-        needs: What it follows from.
+        needs: What it follows from. Decoders are not called ahead if only that makes it fit.
         budget: From `budget_bytes`.
         free_bytes: Of the device, for people.
     """
+    plan = _plan(needs, budget, free_bytes)
+    if needs.decodes_ahead and not plan.fits:
+        return _plan(replace(needs, may_decode_ahead=False), budget, free_bytes)
+    return plan
+
+
+def _plan(needs: Needs, budget: int | None, free_bytes: int | None) -> MemoryPlan:
     videos, fixed = needs.open_sources, needs.tensorflow_bytes
     parts = _parts(needs)
     others = sum(part.size_bytes for part in parts)
     tensorflow = _tensorflow(needs.model)
     if fixed is not None and (fixed < tensorflow.size_bytes or (budget is not None and others + fixed > budget)):
         tensorflow = Part(TENSORFLOW, fixed, "its share, set when it was started in this process")
-    plan = MemoryPlan((*parts, tensorflow), budget, free_bytes, None, needs.notes)
+    plan = MemoryPlan((*parts, tensorflow), budget, free_bytes, None, needs.notes, needs.decodes_ahead)
     if budget is None or not plan.fits:
         return plan
     share = fixed or tensorflow.size_bytes + (budget - plan.total_bytes) // 2

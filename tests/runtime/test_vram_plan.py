@@ -51,6 +51,18 @@ def test_the_parts_are_those_worked_out_by_hand() -> None:
     assert plan.shares is None
 
 
+def test_few_videos_are_decoded_ahead_where_there_is_memory_for_it() -> None:
+    many, few = needs(open_videos=9), needs(open_videos=5, live=3)
+    assert (make_plan(many, None).decodes_ahead, make_plan(few, None).decodes_ahead) == (False, True)
+    plan = make_plan(few, 10**12)
+    less = make_plan(few, plan.total_bytes - 1)
+    assert (plan.decodes_ahead, less.decodes_ahead, less.fits) == (True, False, True)
+    # Sixteen more pictures for each of the eight, which NVDEC pads to whole blocks.
+    assert 8 * 16 * HD.surface_bytes <= plan.total_bytes - less.total_bytes <= 8 * 16 * 1920 * 1088 * 2
+    assert make_plan(few, less.total_bytes).fits
+    assert not make_plan(few, less.total_bytes - 1).fits
+
+
 def test_the_largest_sources_count() -> None:
     mixed = needs(videos=(HD, UHD, HD, UHD), open_videos=2)
     assert sizes(make_plan(mixed, None)) == sizes(make_plan(needs(videos=(UHD, UHD), open_videos=2), None))
@@ -123,8 +135,9 @@ def test_shares_stay_within_the_budget_and_advice_that_is_followed_fits(
         else:
             assert shares.tensorflow_bytes == share * MIB
         assert shares.decoders_bytes >= parts["decoders"] + parts["decoded frames"]
+        calls = 2 if plan.decodes_ahead else 1
         for video in asked.open_sources:  # each gets the ring that was planned for it
-            assert shares.source_bytes >= video.decoder_bytes(asked.decoder_calls) + asked.ring * video.surface_bytes
+            assert shares.source_bytes >= video.decoder_bytes(calls) + asked.ring * video.surface_bytes
         return
     with pytest.raises(ConfigError) as caught:
         check(plan, asked, budget)
