@@ -18,7 +18,8 @@ from pipeline.errors import VramlineError
 T = TypeVar("T")
 
 _LOOK_S = 0.01
-_SAMPLE_S = 0.1
+# The driver itself looks a few times a second only.
+_SAMPLE_S = 0.25
 # The first frames wait for decoders to be made and kernels to be compiled.
 _MOST_START_S = 180.0
 _MOST_SILENCE_S = 60.0
@@ -48,7 +49,7 @@ class Moment(Generic[T]):
     Attributes:
         time_s: `time.monotonic()`.
         frames: The counter.
-        cpu_s: CPU seconds of the process, of all threads.
+        cpu_s: CPU seconds of the process, of all threads but the one that watches: asking the driver takes it some.
         machine_s: Those of all processes, on the cores that this one may use; None if unknown.
         note: What else was asked for.
     """
@@ -68,7 +69,7 @@ class Measurement:
         frames_per_s: The rate.
         frames: How many.
         seconds: In how long.
-        cpu_ms_per_frame: CPU time of the whole process, all threads together.
+        cpu_ms_per_frame: CPU time of the whole process, all threads together but the one that watches.
         cores_busy: The same as a number of cores.
         machine_cores_busy: The same with all other processes; None if unknown.
         gpu: How busy the GPU was; None if there is none, or it cannot be watched.
@@ -135,7 +136,8 @@ class Meter:
                 time.sleep(_LOOK_S)
 
         def now() -> Moment[T]:  # reads a file that is long on a large machine, with the interpreter to itself
-            return Moment(time.monotonic(), count(), time.process_time(), machine_busy_s(cores), note())
+            cpu_s = time.process_time() - time.thread_time()
+            return Moment(time.monotonic(), count(), cpu_s, machine_busy_s(cores), note())
 
         cores = usable_cores()
 
