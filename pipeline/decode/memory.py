@@ -49,7 +49,7 @@ def picture_size(width: int, height: int, pix_fmt: str | None) -> int:
 
 
 @lru_cache(maxsize=1024)
-def decoder_size(codec: str, width: int, height: int, pix_fmt: str | None, calls: int = 1) -> int:
+def decoder_size(codec: str, width: int, height: int, pix_fmt: str | None, *, is_ahead: bool = False) -> int:
     """Bytes that NVDEC takes for itself, beside the pictures that it has handed out: an estimate from above.
 
     Args:
@@ -57,8 +57,9 @@ def decoder_size(codec: str, width: int, height: int, pix_fmt: str | None, calls
         width: In samples.
         height: In samples.
         pix_fmt: FFmpeg's name.
-        calls: Of how many calls pictures may wait to be handed out.
+        is_ahead: Whether it is called once ahead of who hands pictures out: those of two calls may wait for that.
     """
+    calls = 2 if is_ahead else 1
     columns, rows = (-(-side // _ALIGNMENT) * _ALIGNMENT for side in (width, height))
     pictures = _REFERENCES.get(codec, _USUAL_REFERENCES) + _OUTPUTS + calls * _UNLOCKED
     return _FIXED_BYTES + pictures * picture_size(columns, rows, pix_fmt)

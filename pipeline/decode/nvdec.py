@@ -288,7 +288,7 @@ class NvdecDecoder(VideoDecoder):
         if self._is_unproven:
             at_once = 1
             self._unshown.append(packet)
-        may_go_again = self._is_unproven or packet.is_keyframe or self._is_ahead
+        may_go_again = self._is_unproven or (packet.is_keyframe and self._is_ahead)
         units = nvdec.convert(packet, keep=may_go_again)
         if units and not shows_nothing:
             self._order.add(pts, dts, is_hidden)
@@ -311,16 +311,16 @@ class NvdecDecoder(VideoDecoder):
         packets, self._packets_of_units = self._packets_of_units, []
         if together and len(units) > 1:
             units = [b"".join(units)]
-        for unit in units:
-            if self._is_ahead and not self._is_unproven:
+        if self._is_ahead and not self._is_unproven:
+            for unit in units:
                 yield from self._begin_call(unit, packets)
-                continue
+            return
+        for unit in units:
             count = self._outcome(partial(self._live_session.decode, unit), packets)
             if count is None:
                 return
             yield from self._fetch(count)
-        if not self._aside:
-            self._order.settle(self._order.newest)
+        self._order.settle(self._order.newest)
 
     def _begin_call(self, unit: Unit, packets: Sequence[AnyPacket]) -> Iterator[Sequence[Frame]]:
         """Has the decoder called aside once it is back from its last call; the frames that it brings back from the one before."""
@@ -406,8 +406,7 @@ class NvdecDecoder(VideoDecoder):
         width, height = look.scaled_to or (video.width, video.height)
         layout = surface_layout(width, height, video.pix_fmt)
         surface = picture_size(width, height, video.pix_fmt)
-        calls = 2 if self._is_ahead else 1
-        own = decoder_size(video.codec, video.width, video.height, video.pix_fmt, calls)
+        own = decoder_size(video.codec, video.width, video.height, video.pix_fmt, is_ahead=self._is_ahead)
         memory = self._guard.reserve(surface, own)
         try:
             self._session = NvdecSession(
@@ -474,10 +473,10 @@ class NvdecDecoder(VideoDecoder):
         self._order.drained(count)
         yield from self._fetch(count)
 
-    def _fetch(self, count: int | None) -> Iterator[Sequence[Frame]]:
+    def _fetch(self, count: int) -> Iterator[Sequence[Frame]]:
         """The next frames that came out, as one group unless the ring cannot give so many at a time."""
         group: list[Frame] = []
-        for _ in range(count or 0):
+        for _ in range(count):
             if not self._ring.has_room():
                 self._turn.take(None)
                 if group:

@@ -48,9 +48,9 @@ class VideoNeeds:
         """Of a decoded picture."""
         return picture_size(self.width, self.height, self.pix_fmt)
 
-    def decoder_bytes(self, calls: int = 1) -> int:
-        """What NVDEC takes for itself where pictures of so many calls may wait to be handed out."""
-        return decoder_size(self.codec, self.width, self.height, self.pix_fmt, calls)
+    def decoder_bytes(self, *, is_ahead: bool = False) -> int:
+        """What NVDEC takes for itself; `is_ahead` as in `decoder_size`."""
+        return decoder_size(self.codec, self.width, self.height, self.pix_fmt, is_ahead=is_ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +130,6 @@ class Needs:
         return self.may_decode_ahead and self.live + self.open_videos <= _VIDEOS_DECODED_AHEAD
 
     @property
-    def decoder_calls(self) -> int:
-        """Of how many calls of a decoder pictures may wait to be handed out."""
-        return 2 if self.decodes_ahead else 1
-
-    @property
     def open_sources(self) -> tuple[VideoNeeds, ...]:
         """The largest of those that can be open at the same time."""
         by_size = sorted(self.videos, key=lambda v: v.decoder_bytes() + v.surface_bytes, reverse=True)
@@ -195,7 +190,9 @@ def _plan(needs: Needs, budget: int | None, free_bytes: int | None) -> MemoryPla
     share = fixed or tensorflow.size_bytes + (budget - plan.total_bytes) // 2
     planned = sum(part.size_bytes for part in parts if part.name in (DECODERS, FRAMES))
     for_decoders = budget - share - (others - planned)
-    most = max((v.decoder_bytes(needs.decoder_calls) + needs.ring * v.surface_bytes for v in videos), default=0)
+    most = max(
+        (v.decoder_bytes(is_ahead=needs.decodes_ahead) + needs.ring * v.surface_bytes for v in videos), default=0
+    )
     shares = Shares(
         tensorflow_bytes=share,
         decoders_bytes=for_decoders,
@@ -214,7 +211,7 @@ def _parts(needs: Needs) -> tuple[Part, ...]:
     return (
         Part(
             DECODERS,
-            sum(v.decoder_bytes(needs.decoder_calls) for v in videos),
+            sum(v.decoder_bytes(is_ahead=needs.decodes_ahead) for v in videos),
             f"NVDEC's own, estimated: {at_a_time}{largest}",
         ),
         Part(

@@ -366,8 +366,9 @@ def test_wherever_a_decoder_breaks_all_is_there_from_the_next_key_frame_on(
         assert error is None
         key = 10 * ((broken - 1) // 10 + 1)
         assert (nvc.created, decoder.stats.uploaded) == (2 if key < frames else 1, 0)
-        assert [g[1:] for g in got if g[1] >= want[key][1]] == [w[1:] for w in want[key:]] if key < frames else True
-        before = [g for g in got if key >= frames or g[1] < want[key][1]]
+        end_s = want[key][1] if key < frames else float("inf")
+        before = [g for g in got if g[1] < end_s]
+        assert [g[1:] for g in got if g[1] >= end_s] == [w[1:] for w in want[key:]]
         assert [g[1:] for g in before] == [w[1:] for w in want[: len(before)]]
         assert decoder.stats.errors >= 1
         assert decoder.stats.packets == frames
@@ -479,7 +480,7 @@ def test_few_buffers_do_for_many_frames(tmp_path: Path, nvc: FakeNvCodec, is_ahe
     for frame in decoder:
         pointers.add(frame.picture.surface.pointer)
         frame.picture.surface.release()
-    assert len(pointers) <= 3 + PACKETS_AT_ONCE * (2 if is_ahead else 1)
+    assert len(pointers) <= 8 + (PACKETS_AT_ONCE if is_ahead else 0)
 
 
 @pytest.mark.parametrize("ends", ["at its end", "early"])

@@ -155,7 +155,7 @@ def test_a_decoder_takes_no_more_than_is_planned_for_it(assets: Path, codec: str
     held = [opened() for _ in range(number)]
     stream.cupy.synchronize()
     taken = (before - cupy.cuda.Device().mem_info[0]) / number
-    own = decoder_size(codec, 1920, 1080, "yuv420p", 2 if is_ahead else 1)
+    own = decoder_size(codec, 1920, 1080, "yuv420p", is_ahead=is_ahead)
     planned = own + ring * picture_size(1920, 1080, "yuv420p")
     assert allowance.taken_bytes == (number + 1) * planned
     print(f"{codec}: a 1080p decoder with {ring} surfaces takes {taken / MIB:.1f} MB, planned are {planned / MIB:.1f}")

@@ -135,9 +135,11 @@ def test_shares_stay_within_the_budget_and_advice_that_is_followed_fits(
         else:
             assert shares.tensorflow_bytes == share * MIB
         assert shares.decoders_bytes >= parts["decoders"] + parts["decoded frames"]
-        calls = 2 if plan.decodes_ahead else 1
         for video in asked.open_sources:  # each gets the ring that was planned for it
-            assert shares.source_bytes >= video.decoder_bytes(calls) + asked.ring * video.surface_bytes
+            assert (
+                shares.source_bytes
+                >= video.decoder_bytes(is_ahead=plan.decodes_ahead) + asked.ring * video.surface_bytes
+            )
         return
     with pytest.raises(ConfigError) as caught:
         check(plan, asked, budget)
