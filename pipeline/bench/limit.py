@@ -45,30 +45,29 @@ class Limit:
     sentence: str
 
 
-def find_limit(parts: Mapping[str, Measurement], whole: Whole, *, cores: int, on_device: bool) -> Limit:
+def find_limit(parts: Mapping[str, Measurement], whole: Whole, *, on_device: bool) -> Limit:
     """The limit.
 
     Args:
         parts: By name, each alone.
         whole: All together.
-        cores: That the process may use.
         on_device: Whether all but the outputs is enqueued on one device stream.
     """
     rates = {name: parts[name].frames_per_s for name in _ALONE if name in parts}
     slowest = min(rates, key=lambda name: rates[name])
     full = whole.measured
     share = full.frames_per_s / rates[slowest]
-    by, why = _why(parts, whole, slowest, share, cores=cores, on_device=on_device)
+    by, why = _why(parts, whole, slowest, share, on_device=on_device)
     compared = f"the full pipeline does {rate(full.frames_per_s)}, {100 * share:.0f} % of {_NAMES[slowest]} alone"
     return Limit(by, slowest, share, f"{why}; {compared} ({rate(rates[slowest])})")
 
 
 def _why(
-    parts: Mapping[str, Measurement], whole: Whole, slowest: str, share: float, *, cores: int, on_device: bool
+    parts: Mapping[str, Measurement], whole: Whole, slowest: str, share: float, *, on_device: bool
 ) -> tuple[str, str]:
     if share >= _NEAR:
         return slowest, f"{_NAMES[slowest]} limits"
-    full, stages = whole.measured, whole.stages
+    full, stages, cores = whole.measured, whole.stages, whole.cores
     if full.gpu is not None and full.gpu.gpu_percent >= _GPU_FULL:
         return (
             "gpu",

@@ -96,7 +96,7 @@ def bench(
             versions=facts.versions(),
             parts=found,
             whole=whole,
-            limit=find_limit(found, whole, cores=facts.cores(), on_device=device == "cuda"),
+            limit=find_limit(found, whole, on_device=device == "cuda"),
         )
 
 

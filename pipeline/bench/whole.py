@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.bench.cpu import usable_cores
 from pipeline.bench.fence import Fence, Nothing
 from pipeline.bench.meter import BenchError, Measurement, Meter
 from pipeline.config.models import Config
@@ -55,11 +56,13 @@ class Whole:
         measured: Its rate and cost.
         latency: None where decoders do not say when packets came.
         stages: By name, in the pipeline's order.
+        cores: That the process could use.
     """
 
     measured: Measurement
     latency: Latency | None
     stages: Mapping[str, StageCost]
+    cores: int
 
 
 class Counter:
@@ -185,6 +188,7 @@ def measure(pipeline: Pipeline, counter: Counter, meter: Meter, what: str = "ful
         measured, start, end = meter.watch(
             what, lambda: counter.frames, note=busy, is_ready=all_give_frames, check=check
         )
+        cores = len(usable_cores())
     finally:
         pipeline.stop()
         runner.join(_END_S)
@@ -196,4 +200,4 @@ def measure(pipeline: Pipeline, counter: Counter, meter: Meter, what: str = "ful
         )
         for name, busy_s in end.note.items()
     }
-    return Whole(measured, counter.latency(start.time_s, end.time_s), stages)
+    return Whole(measured, counter.latency(start.time_s, end.time_s), stages, cores)

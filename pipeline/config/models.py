@@ -51,6 +51,13 @@ class Runtime(Section):
     inference_threads: Annotated[Int, Field(ge=0, le=256)] = Field(
         0, title="Inference threads", description="TensorFlow's threads on the cpu engine; 0: TensorFlow decides."
     )
+    cpus: Annotated[Int, Field(ge=1, le=4096)] | None = Field(
+        None,
+        title="CPUs",
+        description="How many of the machine's CPUs the process keeps to while it runs; all of them where there are no "
+        "more. Threads that share Python's lock wake up sooner on a few. Default: 6 where a GPU works on files and nothing "
+        "but text is written, without plug-ins; else all.",
+    )
     max_connects: Annotated[Int, Field(ge=1, le=1024)] = Field(
         8,
         title="Simultaneous connects",

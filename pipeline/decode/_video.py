@@ -17,6 +17,7 @@ import av.error
 from av.container import InputContainer
 
 from pipeline.config.stages import Decode
+from pipeline.cpus import use_all
 from pipeline.decode._arrivals import Arrival, Arrivals
 from pipeline.decode._codec import ThreadedCodec
 from pipeline.decode._complete import Progress
@@ -71,8 +72,7 @@ class VideoDecoder(ABC):
         self.open_aside: Callable[[], AbstractContextManager[object]] = nullcontext
         self._spec = spec
         self._is_live = spec.settings.is_live
-        # Threads that decode frames side by side hold as many frames back; one camera needs no more than one.
-        self._threads = decode.threads or (1 if self._is_live else _default_threads())
+        self._threads = decode.threads
         self._drops_corrupt = decode.corrupt_frames == "drop" or (decode.corrupt_frames == "auto" and self._is_live)
         self._fruitless_packets = 0  # since the codec last gave a picture
         self._picture_s = time.monotonic()  # when it did
@@ -249,8 +249,11 @@ class VideoDecoder(ABC):
 
     def _in_software(self, packets: Iterable[AnyPacket]) -> Iterator[Frame]:
         """FFmpeg's frames of the packets, one by one: each takes so long that nothing is won by waiting for more."""
+        use_all()
+        # Threads that decode frames side by side hold as many frames back; one camera needs no more than one.
+        threads = self._threads or (1 if self._is_live else _default_threads())
         try:
-            codec = ThreadedCodec(self._stream, self._threads, self.stats, is_live=self._is_live)
+            codec = ThreadedCodec(self._stream, threads, self.stats, is_live=self._is_live)
         except av.error.FFmpegError as e:
             text = f"its {self._stream.codec_context.name} decoder cannot be set up: {(e.strerror or 'unknown reason').lower()}"
             raise failure(self._spec, Reason(SourceErrorCode.UNSUPPORTED, text)) from None

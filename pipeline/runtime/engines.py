@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline.config.models import Config
 from pipeline.config.sources import Roi
 from pipeline.config.stages import Preprocess
+from pipeline.cpus import keep_to
 from pipeline.decode._session import PACKETS_AT_ONCE
 from pipeline.errors import SourceError
 from pipeline.observe.memory import summary_line
@@ -41,6 +43,8 @@ _HANDLING_STREAMS = 2
 # NVDEC's library has each thread that waits for a picture look for it again and again, a percent or two of a core. So many
 # keep 7 decoders busy.
 _DECODING_VIDEOS = 16
+# With NVDEC at its limit the process keeps up to three CPUs busy.
+_CPUS_BESIDE_GPU = 6
 # What comes out of a decoder at a time has room.
 _LEAST_SLOT_FRAMES_ON_GPU = PACKETS_AT_ONCE
 
@@ -84,6 +88,18 @@ def slot_frames(config: Config, device: str, batch_size: int, open_videos: int) 
     """How many frames of each open video may wait for the model: all together as many as the queue's batches hold."""
     least = _LEAST_SLOT_FRAMES_ON_GPU if device == "cuda" else 2
     return max(least, -(-config.queue_batches * batch_size // open_videos))
+
+
+def kept_cpus(config: Config, stages: Stages) -> AbstractContextManager[None]:
+    """Keeps the process to a few of the machine's CPUs: as many as the configuration says, or where that is quicker.
+
+    What a plug-in's threads need, an encoder's, and those of who takes the results, nobody knows; live streams come when they
+    come. A video that the GPU cannot decode has all CPUs.
+    """
+    if config.runtime.cpus is not None:
+        return keep_to(config.runtime.cpus)
+    is_plain = stages.on_device and not config.is_live and stages.plugins is None and not stages.outputs.needs_pixels
+    return keep_to(_CPUS_BESIDE_GPU if is_plain else None, is_strict=False)
 
 
 def cpu_stages(job: Job, outputs: Outputs) -> Stages:

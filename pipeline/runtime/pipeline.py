@@ -24,7 +24,7 @@ from pipeline.observe.status import RunStatus, SourceState
 from pipeline.queues import BoundedQueue, Closed
 from pipeline.runtime.batching import AdaptivePatience, FixedPatience, Patience
 from pipeline.runtime.build import Progress, build_stages, find_videos, new_status, resolve_sources
-from pipeline.runtime.engines import open_sources, slot_frames
+from pipeline.runtime.engines import kept_cpus, open_sources, slot_frames
 from pipeline.runtime.ingest import Ingest, Limits
 from pipeline.runtime.intake import Intake
 from pipeline.runtime.lane import Lane
@@ -91,6 +91,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._sources_lock = threading.Lock()  # held while sources are added
         self._http: HttpServer | None = None
+        self._cpus = contextlib.ExitStack()
         self._stop_requested = False
         self._stop_s: float | None = None
         self._finished = False
@@ -321,6 +322,7 @@ class Pipeline:
         if self._delivered is not None:
             self._delivered.close(discard=True)
         has_ended = self._wait()
+        self._cpus.close()
         if self._http is not None:
             self._http.close()
         if self._stages is not None:
@@ -390,6 +392,7 @@ class Pipeline:
             stay_alive=runtime.stay_alive,
             on_failure=self._fail,
         )
+        self._cpus.enter_context(kept_cpus(self.config, stages))
         self._lane.start()
         self._ingest.start()
         if self._stop_requested:

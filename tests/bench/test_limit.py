@@ -27,8 +27,8 @@ def limit(
 ) -> Any:
     stages = {name: StageCost(1e3 * share / full, share) for name, share in (busy or {}).items()}
     parts = {name: measured(value) for name, value in {**ALONE, **(alone or {})}.items()}
-    whole = Whole(measured(full, **cpu), None, stages)
-    return find_limit(parts, whole, cores=cores, on_device=on_device)
+    whole = Whole(measured(full, **cpu), None, stages, cores)
+    return find_limit(parts, whole, on_device=on_device)
 
 
 @pytest.mark.parametrize("part", ["decode", "preprocess", "model", "postprocess"])
@@ -55,8 +55,7 @@ def test_cores_that_are_shared() -> None:
     assert "3.4 of them with other programs" in alone.sentence
     ours = find_limit(
         {"decode": measured(400, cores=2.0), "model": measured(100, cores=3.5)},
-        Whole(measured(60, cores=3.9, machine=3.95), None, {}),
-        cores=4,
+        Whole(measured(60, cores=3.9, machine=3.95), None, {}, 4),
         on_device=False,
     )
     assert ours.by == "cpu"
@@ -86,8 +85,8 @@ def test_a_gpu_that_has_nothing_left() -> None:
 @pytest.mark.parametrize(("clock_mhz", "says_so"), [(1755.0, True), (1975.0, False), (None, False)])
 def test_a_gpu_that_ran_at_another_clock(clock_mhz: float | None, says_so: bool) -> None:
     alone = {"model": measured(100, gpu=GpuUse(100.0, 0.0, 1 << 30, 1980.0)), "decode": measured(400)}
-    whole = Whole(measured(85, gpu=GpuUse(99.0, 60.0, 1 << 30, clock_mhz)), None, {})
-    found = find_limit(alone, whole, cores=8, on_device=True)
+    whole = Whole(measured(85, gpu=GpuUse(99.0, 60.0, 1 << 30, clock_mhz)), None, {}, 8)
+    found = find_limit(alone, whole, on_device=True)
     assert found.by == "gpu"
     assert ("at 1,755 MHz, 1,980 alone" in found.sentence) is says_so
 

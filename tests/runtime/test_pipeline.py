@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ExitCode, ModelError, SourceError, SourceErrorCode
 from pipeline.observe.status import SourceState
+from pipeline.runtime import engines
 
 
 @pytest.fixture(autouse=True)
@@ -307,3 +309,41 @@ def test_only_a_loop_over_results_or_a_sink_that_draws_needs_pixels(make, needs_
     else:
         pipeline.run()
     assert asked == [expected]
+
+
+TWO_CPUS = hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1
+
+
+@pytest.mark.skipif(not TWO_CPUS, reason="needs a Linux machine with two CPUs")
+@pytest.mark.parametrize(
+    ("options", "on_device", "needs_pixels", "loops", "keeps"),
+    [
+        ({"cpus": 1}, False, False, False, True),
+        ({"cpus": 1}, True, True, True, True),
+        ({}, True, False, False, True),
+        ({}, False, False, False, False),
+        ({}, True, True, False, False),  # an encoder has many threads
+        ({}, True, False, True, False),  # and who takes the results may have
+    ],
+)
+def test_a_run_keeps_to_few_cpus_while_it_lasts(make, monkeypatch, options, on_device, needs_pixels, loops, keeps):
+    monkeypatch.setattr(engines, "_CPUS_BESIDE_GPU", 1)
+    everything = os.sched_getaffinity(0)
+    seen = []
+    sink = FakeSink(needs_pixels)
+    sink.on_write = lambda: seen.append(os.sched_getaffinity(0))
+    pipeline = make({"a": FakeDecoder("a", 3)}, sinks=[sink], on_device=on_device, **options)
+    if loops:
+        assert len(list(pipeline)) == 3
+    else:
+        pipeline.run()
+    assert {len(cpus) for cpus in seen} == {1 if keeps else len(everything)}
+    assert os.sched_getaffinity(0) == everything
+
+
+@pytest.mark.skipif(not TWO_CPUS, reason="needs a Linux machine with two CPUs")
+def test_a_run_that_fails_may_use_all_cpus_again(make):
+    everything = os.sched_getaffinity(0)
+    with pytest.raises(ModelError, match="broke"):
+        make({"a": FakeDecoder("a", 9)}, model=FakeModel(2, fails_at=1, error=ModelError), cpus=1).run()
+    assert os.sched_getaffinity(0) == everything
