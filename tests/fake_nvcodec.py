@@ -27,6 +27,8 @@ from pipeline.frames import SurfaceLayout
 from pipeline.observe.machine import Driver, Gpu
 
 DELAY = 2  # frames that the driver holds back beside those for reordering
+# Access unit delimiters, which begin another picture.
+DELIMITERS = (b"\0\0\0\1\x09\xf0", b"\0\0\0\1\x46\x01\x50")
 _NAMES = {
     "H264": "h264",
     "HEVC": "hevc",
@@ -88,6 +90,9 @@ class FakeDecoder:
         self._free += self._ready  # what was not locked is written again
         self._ready.clear()
         data = ctypes.string_at(packet.bsl_data, packet.bsl) if packet.bsl else None
+        is_ended = False
+        if data is not None and data.endswith(bytes(256)) and data.rstrip(b"\0").endswith(DELIMITERS):
+            data, is_ended = data[: data.rindex(b"\0\0\0\1")], True
         frames: list[Any] = []
         for picture in self._pictures(data) if data else [None]:
             self._module.pictures += 1
@@ -104,7 +109,7 @@ class FakeDecoder:
         if data is None:
             self._context.flush_buffers()
         self._late += frames
-        delay = 1 if self._is_prompt else DELAY  # the parser waits for the next picture to begin
+        delay = 1 - is_ended if self._is_prompt else DELAY  # the parser waits for the next picture to begin
         while len(self._late) > (0 if data is None else delay):
             self._show(self._late.popleft())
         return len(self._ready)

@@ -27,6 +27,10 @@ _SPECIAL_UNITS = {
     "h264": (0, 0x1F, frozenset((5, 7, 8, 15))),
     "hevc": (1, 0x3F, frozenset((*range(16, 24), 32, 33, 34))),
 }
+# To the parser a picture has ended when the next one begins, as an access unit delimiter says (H.264, 7.3.2.4; H.265, 7.3.2.5).
+# It sees that only when more bytes have come; zeros may follow any unit (measured: 249 are too few, 259 enough).
+_BEHIND = bytes(300)
+_ENDS = {"h264": b"\0\0\0\1\x09\xf0" + _BEHIND, "hevc": b"\0\0\0\1\x46\x01\x50" + _BEHIND}
 # Their headers may stand in the container alone.
 _WITH_HEADERS_APART = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")
 
@@ -84,6 +88,10 @@ class ForNvdec:
         if is_start and units and self._codec in _WITH_HEADERS_APART:
             return (self._headers_apart() + bytes(units[0]), *units[1:])
         return units
+
+    def ended(self, units: Sequence[Unit]) -> Sequence[Unit]:
+        """The same picture, H.264's or HEVC's, with its end: the decoder does not wait for the next one."""
+        return (*units[:-1], bytes(units[-1]) + _ENDS[self._codec]) if units else ()
 
     def _with_start_codes(self, packet: AnyPacket) -> bytearray | None:
         """A packet of ordinary pictures, to which the filter would do nothing else; None if it is not clear that it is one.

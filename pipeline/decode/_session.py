@@ -53,8 +53,7 @@ class NvdecSession:
             ring: How many of them may be on loan.
             memory: What was taken for it.
             scaled_from: The video's (width, height) where `layout` is smaller.
-            is_prompt: Whether each packet is a picture that is shown before all that follow: it comes out with the next one,
-                whose beginning is its end to the parser, and not later, unless that one is smaller than 256 bytes.
+            is_prompt: Whether each picture is shown before all that follow: it comes out as soon as its end has gone in.
         """
         more: dict[str, Any] = {}
         if is_prompt:

@@ -290,6 +290,8 @@ class NvdecDecoder(VideoDecoder):
             self._unshown.append(packet)
         may_go_again = self._is_unproven or (packet.is_keyframe and self._is_ahead)
         units = nvdec.convert(packet, keep=may_go_again)
+        if self._look.is_prompt:
+            units = nvdec.ended(units)
         if units and not shows_nothing:
             self._order.add(pts, dts, is_hidden)
         self._units += units

@@ -54,6 +54,36 @@ def test_the_same_units_as_ffmpegs_filter(tmp_path: Path, codec: str, options: d
     assert units_of(found[0])[-1] == units_of(wanted[0])[-1]
 
 
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("h264", {"bf": "0"}),
+        ("h264", {"bf": "0", "slices": "4", "x264-params": "aud=1"}),
+        ("hevc", {"x265-params": "log-level=none:bframes=0"}),
+        ("hevc", {"x265-params": "log-level=none:bframes=0:slices=2:aud=1"}),
+    ],
+)
+def test_pictures_with_their_ends_are_the_same_to_ffmpeg(tmp_path: Path, codec: str, options: dict[str, str]) -> None:
+    encoder = {"h264": "libx264", "hevc": "libx265"}[codec]
+    stream, packets = packets_of(make_clip(tmp_path / "a.mp4", codec=encoder, frames=30, options=options))
+    converter = ForNvdec(stream)
+    ended = [b"".join(map(bytes, converter.ended(converter.convert(packet)))) for packet in packets]
+    # Behind the last one nothing begins, which FFmpeg takes for damage.
+    (tmp_path / f"b.{codec}").write_bytes(b"".join(ended).rstrip(b"\0")[: -6 if codec == "h264" else -7])
+
+    def frames(name: str) -> list[bytes]:
+        with av.open(str(tmp_path / name)) as container:
+            return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
+
+    assert len(frames("a.mp4")) == 30
+    assert frames(f"b.{codec}") == frames("a.mp4")
+    # Each ends with what begins the next, and more than the parser waits for.
+    for unit in ended:
+        *_, last = units_of(unit)
+        assert last[0] >> (0 if codec == "h264" else 1) == (9 if codec == "h264" else 35)
+        assert len(last) > 256
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data + b"\0\0", lambda data: data[:2]])
 def test_a_packet_whose_lengths_are_wrong_is_the_filters(tmp_path: Path, damage: Any) -> None:
     stream, packets = packets_of(make_clip(tmp_path / "a.mp4", frames=3))
