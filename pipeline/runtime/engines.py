@@ -151,12 +151,14 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     from pipeline.decode.nvdec import open_nvdec
     from pipeline.decode.turnstile import DecodeTurns, Turnstile
     from pipeline.inference.shared_stream import limit_cupy, open_shared_stream
+    from pipeline.inference.shared_stream.library import library_path
     from pipeline.inference.signature import resolve_input
     from pipeline.inference.tensorflow import load_model
     from pipeline.postprocess.cuda import build_cuda_postprocessor
     from pipeline.preprocess.decode_scale import DecodeScale
     from pipeline.preprocess.engines import device_preprocessor
     from pipeline.runtime.second import second_models
+    from pipeline.sinks.native_texts import use_library
     from pipeline.tracking import build_tracker, for_tracking
 
     stages, runtime = job.config.pipeline, job.config.runtime
@@ -165,6 +167,7 @@ def cuda_stages(job: Job, outputs: Outputs) -> Stages:
     assert first.shares is not None  # a budget is known here
     stream = open_shared_stream(first.shares.tensorflow_bytes)
     limit_cupy(first.shares.cupy_bytes)
+    use_library(library_path(stream.tf))
     decode_stream = DecodeStream(stream)
     gpu_capabilities(stream.ordinal)  # a decoder library that is missing is the run's error, not each source's
     model = job.model or load_model(

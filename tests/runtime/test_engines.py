@@ -66,11 +66,13 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
 
         return called
 
-    stream = SimpleNamespace(ordinal=0)
+    stream = SimpleNamespace(ordinal=0, tf=None)
     model = SimpleNamespace(batch_size=16, input=None, outputs=(), name="m@0")
     monkeypatch.setattr(shared_stream, "free_memory", note("free", (FREE, 0)))
     monkeypatch.setattr(shared_stream, "open_shared_stream", note("stream", stream))
     monkeypatch.setattr(shared_stream, "limit_cupy", note("cupy", None))
+    monkeypatch.setattr("pipeline.inference.shared_stream.library.library_path", lambda tf: Path("op.so"))
+    monkeypatch.setattr("pipeline.sinks.native_texts.use_library", note("texts", None))
     monkeypatch.setattr("pipeline.decode.apart.DecodeStream", lambda shared: SimpleNamespace(handle=7))
     monkeypatch.setattr("pipeline.decode.capabilities.gpu_capabilities", note("capabilities", None))
     monkeypatch.setattr(tensorflow, "load_model", note("load", model))
@@ -92,7 +94,7 @@ def job(config: Config) -> Job:
 def test_the_budget_is_divided_before_anything_is_taken(config: Config, done: list[tuple[str, Any]]) -> None:
     stages = cuda_stages(job(config), Outputs([], RunStatus()))
     assert [name for name, _ in done] == [
-        *("free", "stream", "cupy", "capabilities", "load", "preprocess", "postprocess", "download"),
+        *("free", "stream", "cupy", "texts", "capabilities", "load", "preprocess", "postprocess", "download"),
     ]
     (tensorflow,), (cupy,) = dict(done)["stream"], dict(done)["cupy"]
     assert tensorflow + cupy == FREE - FREE // 20

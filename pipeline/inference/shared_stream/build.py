@@ -25,7 +25,9 @@ from pipeline.inference._tensorflow import import_tensorflow
 
 LIBRARY_VARIABLE = "VRAMLINE_STREAM_OP"
 
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("stream_ops.cc", "activity_buffers.cc"))
+_SOURCES = tuple(
+    Path(__file__).with_name(name) for name in ("stream_ops.cc", "activity_buffers.cc", "detection_texts.cc")
+)
 _FLAGS = ("-O1", "-DNDEBUG", "-fPIC", "-shared", "-w")
 _COMPILERS = ("g++", "c++", "clang++")
 _TIMEOUT_S = 600

@@ -44,15 +44,20 @@ def stream_ops(tf: Any) -> Any:
         return _load(tf, cached_library(tf))
 
 
+def library_path(tf: Any) -> Path:
+    """Where the library lies, once it has been loaded; raises what `stream_ops` does."""
+    stream_ops(tf)
+    own = os.environ.get(LIBRARY_VARIABLE)
+    return Path(own).absolute() if own else cached_library(tf)
+
+
 def activity_buffers(tf: Any) -> ctypes.CDLL:
     """The same library's functions of `activity_buffers.cc`.
 
     Raises:
         DeviceError: as `stream_ops`; or the user's own library is an older one, without them.
     """
-    stream_ops(tf)
-    own = os.environ.get(LIBRARY_VARIABLE)
-    path = Path(own).absolute() if own else cached_library(tf)
+    path = library_path(tf)
     library = ctypes.CDLL(str(path))
     if not hasattr(library, "vramline_activity_take"):
         raise DeviceError(f"{path}: built by an older vramline, without what tracing needs", remedy=_BUILD_AGAIN)
