@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Unit: TypeAlias = "Packet[VideoStream] | bytes | bytearray | memoryview"
 
 _START_CODE = b"\0\0\0\1"
+_length_at = struct.Struct(">I").unpack_from
 _LEAST_UNIT_BYTES = len(_START_CODE) + 1
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 # The units of a picture that others may not refer across, and headers: (shift, mask, types) of a unit's first byte.
@@ -49,6 +51,7 @@ class ForNvdec:
         elif self._codec == "mpeg4":
             self._filter = BitStreamFilterContext("mpeg4_unpack_bframes", stream)
         self._length_bytes = self._read_length_bytes()
+        self._shift, self._mask, self._special = _SPECIAL_UNITS.get(self._codec, (0, 0, frozenset()))
         self._is_start = True
 
     def headers(self, packet: Packet[VideoStream]) -> Headers:
@@ -102,13 +105,12 @@ class ForNvdec:
             return None
         if not isinstance(packet, FilePacket) and packet.has_sidedata("new_extradata"):
             return None
-        shift, mask, special = _SPECIAL_UNITS[self._codec]
         data = bytearray(data_of(packet))
         at, end = 0, len(data)
         while at + _LEAST_UNIT_BYTES <= end:
             start = at + len(_START_CODE)
-            size = int.from_bytes(data[at:start], "big")
-            if not size or data[start] >> shift & mask in special:
+            (size,) = _length_at(data, at)
+            if not size or data[start] >> self._shift & self._mask in self._special:
                 return None
             data[at:start] = _START_CODE
             at = start + size

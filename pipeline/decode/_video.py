@@ -219,13 +219,14 @@ class VideoDecoder(ABC):
                 if self._is_live:
                     timeout_s = self._spec.settings.timeout_s
                     limit = self._read_limit = ReadLimit.of(self._container, timeout_s, asked_s, received_s)
-            if packet.size:  # AVI has empty ones for "show the last frame on"; PyAV's last one means the end
+            size = packet.size
+            if size:  # AVI has empty ones for "show the last frame on"; PyAV's last one means the end
                 if self._is_live and received_s - asked_s >= self._spec.settings.timeout_s:
                     # FFmpeg's reading timed out and its parser gave out what it still held: the next read would wait anew.
                     self._progress.broken = reason_for(self._spec, TimeoutError(), is_open=True)
                     return
                 stats.packets += 1
-                stats.packet_bytes += packet.size
+                stats.packet_bytes += size
                 stats.last_packet_s = received_s
                 if self._is_live and self._is_fruitless(received_s):
                     text = f"no picture for {received_s - self._picture_s:.0f} s, though packets come"
@@ -262,7 +263,7 @@ class VideoDecoder(ABC):
         for frame in _all_frames(codec, map(real, packets), is_each_alone=is_each_alone):
             arrival = self._admit(frame.pts, is_corrupt=frame.is_corrupt)
             if arrival is not None:
-                yield self._frame(frame.pts, arrival, self._picture(frame))
+                yield self._frame(frame.pts, arrival, self._picture(frame), self._now())
         self._failed_run = codec.failed_run
 
     def _admit(self, pts: int | None, *, is_corrupt: bool) -> Arrival | None:
@@ -298,17 +299,22 @@ class VideoDecoder(ABC):
             self._broken_frames += 1
         return self._broken_frames > 0
 
-    def _frame(self, pts: int | None, arrival: Arrival, picture: Picture) -> Frame:
-        """The frame that was admitted last."""
+    def _now(self) -> tuple[float, float]:
+        """When a frame came out: `Frame.time_s` and `Frame.decoded_s`."""
+        return time.time(), time.monotonic()
+
+    def _frame(self, pts: int | None, arrival: Arrival, picture: Picture, now: tuple[float, float]) -> Frame:
+        """The frame that was admitted last; `now` is when it came out."""
+        time_s, decoded_s = now
         index = self._progress.decoded - 1
         return Frame(
             self._spec.source_id,
             index,
             self._pts_s(pts, index),
-            time.time(),
+            time_s,
             picture,
             arrival.received_s,
-            time.monotonic(),
+            decoded_s,
             arrival.captured_s,
         )
 

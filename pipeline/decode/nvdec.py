@@ -219,9 +219,8 @@ class NvdecDecoder(VideoDecoder):
         self._is_ahead = self._is_ahead and goes_with_others
         is_first = True
         for packet in self._next_packets():
-            at_once = PACKETS_AT_ONCE if goes_with_others else 1
-            if packet.is_keyframe:
-                at_once = 1  # what comes out for it alone tells whether marks are left over
+            is_key = packet.is_keyframe
+            if is_key:
                 yield from self._submit_units()
                 why_not = yield from self._key_frame(real(packet), nvdec)
                 if why_not is not None:
@@ -235,7 +234,11 @@ class NvdecDecoder(VideoDecoder):
                 is_first = False
                 # A live stream's first packets may come before its time is known.
                 self._is_untimed = not self._is_live and packet.pts is None and packet.dts is None
-            yield from self._through(packet, nvdec, at_once)
+            self._take_in(packet, nvdec)
+            # What comes out for a key frame alone tells whether marks are left over.
+            is_alone = is_key or self._is_unproven or not goes_with_others
+            if is_alone or len(self._units) >= PACKETS_AT_ONCE:
+                yield from self._submit_units(together=not is_alone)
             if self._closing:
                 return None
             if self._session is None and self._is_unproven:
@@ -279,14 +282,13 @@ class NvdecDecoder(VideoDecoder):
             self._order.before_closed_key_frame()
         return None
 
-    def _through(self, packet: AnyPacket, nvdec: ForNvdec, at_once: int) -> Iterator[Sequence[Frame]]:
-        """The frames that come out when this packet goes in, once it goes together with others, `at_once` in all."""
+    def _take_in(self, packet: AnyPacket, nvdec: ForNvdec) -> None:
+        """Converts a packet, which is to go in next."""
         pts, dts, is_hidden = packet.pts, packet.dts, packet.is_discard
         if self._look.is_prompt and pts is not None:
             self._watch_order(pts)
         shows_nothing = nvdec.shows_nothing(packet)
         if self._is_unproven:
-            at_once = 1
             self._unshown.append(packet)
         may_go_again = self._is_unproven or (packet.is_keyframe and self._is_ahead)
         units = nvdec.convert(packet, keep=may_go_again)
@@ -296,8 +298,6 @@ class NvdecDecoder(VideoDecoder):
             self._order.add(pts, dts, is_hidden)
         self._units += units
         self._packets_of_units.append(packet)
-        if len(self._units) >= at_once:
-            yield from self._submit_units(together=at_once > 1)
 
     def _watch_order(self, pts: int) -> None:
         """A stream whose headers do not say so may be reordered all the same; it gets another decoder at its next key frame."""
@@ -478,13 +478,17 @@ class NvdecDecoder(VideoDecoder):
     def _fetch(self, count: int) -> Iterator[Sequence[Frame]]:
         """The next frames that came out, as one group unless the ring cannot give so many at a time."""
         group: list[Frame] = []
+        room = self._ring.room()
+        now = self._now()  # of all that came out together
         for _ in range(count):
-            if not self._ring.has_room():
+            if not room:
                 self._turn.take(None)
                 if group:
                     yield group  # who gets them gives them back
                     group = []
-            frame = self._hand_out()
+                room = max(1, self._ring.room())
+            room -= 1
+            frame = self._hand_out(now)
             if frame is not None:
                 group.append(frame)
             elif self._closing:
@@ -493,12 +497,13 @@ class NvdecDecoder(VideoDecoder):
             self._turn.take(None)
             yield group
 
-    def _hand_out(self) -> Frame | None:
-        """The next frame that came out; None if it is not to be shown, or the decoder is being closed."""
+    def _hand_out(self, now: tuple[float, float]) -> Frame | None:
+        """The next frame that came out, and when; None if it is not to be shown, or the decoder is being closed."""
         assert self._session is not None
-        mark = self._order.pop()
-        pts = None if self._is_untimed else mark.pts
-        arrival = None if mark.is_hidden else self._admit(pts, is_corrupt=False)
+        _, _, _, pts, is_hidden = self._order.pop()
+        if self._is_untimed:
+            pts = None
+        arrival = None if is_hidden else self._admit(pts, is_corrupt=False)
         if arrival is None:
             self._session.skip()
             return None
@@ -518,7 +523,7 @@ class NvdecDecoder(VideoDecoder):
             None,
             surface,
         )
-        return self._frame(pts, arrival, picture)
+        return self._frame(pts, arrival, picture, now)
 
     def _failed(self, words: str, packets: int = 1) -> None:
         self.stats.errors += packets
