@@ -35,7 +35,7 @@ def test_the_report(settings: Any, clip: Path) -> None:
     assert (report["report"], report["config"], report["device"], report["batch_size"]) == (1, "my.yaml", "cpu", 4)
     assert set(report["parts"]) == PARTS
     assert all(set(part) == MEASURED for part in report["parts"].values())
-    assert set(report["pipeline"]) == MEASURED | {"latency", "stages"}
+    assert set(report["pipeline"]) == MEASURED | {"latency", "stages", "cores"}
     assert set(report["pipeline"]["latency"]) == {"p50_ms", "p95_ms", "p99_ms", "max_ms"}
     assert set(report["pipeline"]["stages"]) == {"decode", "preprocess", "infer", "postprocess", "sinks"}
     assert set(report["limit"]) == {"by", "slowest", "share", "sentence"}
