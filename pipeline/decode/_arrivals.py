@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.decode._continuity import Continuity
@@ -53,6 +54,13 @@ class Arrivals:
             self._by_pts[pts] = arrival
             if len(self._by_pts) > _MOST:
                 del self._by_pts[next(iter(self._by_pts))]
+
+    def note_all(self, pts: Iterable[int], received_s: float) -> None:
+        """Packets of a file with these timestamps go into the decoder."""
+        self._last = Arrival(received_s)
+        self._by_pts |= dict.fromkeys(pts, self._last)
+        while len(self._by_pts) > _MOST:
+            del self._by_pts[next(iter(self._by_pts))]
 
     def of(self, pts: int | None) -> Arrival:
         """The arrival of the packet with this timestamp; without one, of the last packet."""

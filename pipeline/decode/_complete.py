@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-    from pipeline.decode._indexed import AnyPacket
+    from pipeline.decode._indexed import AnyPacket, FileRun
     from pipeline.sources.resolve import VideoSpec
 
 # Fewer packets than this that fail at the very end are counted as errors; from here on the rest counts as lost.
@@ -62,12 +62,21 @@ class Progress:
         self._last_is_partial = packet.is_corrupt
         pts = packet.pts
         if pts is not None:
-            end = pts + (packet.duration or 0)
-            if self._end is None:
-                self._end = end
-            elif end > self._end:
-                self._longest_step = max(self._longest_step, end - self._end)
-                self._end = end
+            self._reaches(pts + (packet.duration or 0))
+
+    def read_run(self, run: FileRun) -> None:
+        """Notes each of its packets."""
+        self._packets += len(run)
+        self._last_is_partial = False
+        for pts, duration in zip(run.pts, run.durations, strict=True):
+            self._reaches(pts + duration)
+
+    def _reaches(self, end: int) -> None:
+        if self._end is None:
+            self._end = end
+        elif end > self._end:
+            self._longest_step = max(self._longest_step, end - self._end)
+            self._end = end
 
     def check(self, failed_run: int, stats: DecodeStats) -> None:
         """Raises `SourceError` if the video broke, or ends before its container says, or has no frames at all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -58,6 +59,14 @@ class DisplayOrder:
         self._last_time = time
         self.newest += 1
         heapq.heappush(self._inside, Mark(self._epoch, time, self.newest, pts, is_hidden))
+
+    def add_all(self, pts: Sequence[int]) -> None:
+        """Packets with these timestamps go in, all to be shown."""
+        inside, epoch, number = self._inside, self._epoch, self.newest
+        for number, time in enumerate(pts, number + 1):  # noqa: B020 - of the last one, too
+            heapq.heappush(inside, Mark(epoch, time, number, time, False))
+            self._last_time = time
+        self.newest = number
 
     def pop(self) -> Mark:
         """A frame comes out."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -67,7 +67,53 @@ class FilePacket:
         return len(self.data)
 
 
+@dataclass(slots=True, eq=False)
+class FileRun:
+    """Several of these, one behind another: most of what is done with each of thousands a second is done once for all of them.
+
+    Attributes:
+        data: Of the file, from somewhere before the first to somewhere behind the last.
+        starts: Where in it each packet begins.
+        sizes: Bytes of each.
+        places: Where in the file each begins.
+        pts: When each is shown, in ticks.
+        dts: When each is decoded.
+        durations: How long each is shown.
+        time_base: Seconds of a tick.
+    """
+
+    data: memoryview
+    starts: list[int]
+    sizes: list[int]
+    places: list[int]
+    pts: list[int]
+    dts: list[int]
+    durations: list[int]
+    time_base: Fraction
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def packets(self) -> list[FilePacket]:
+        """Each by itself."""
+        rows = zip(self.starts, self.sizes, self.places, self.pts, self.dts, self.durations, strict=True)
+        return [
+            FilePacket(self.data[start : start + size], place, pts, dts, duration, self.time_base)
+            for start, size, place, pts, dts, duration in rows
+        ]
+
+
 AnyPacket: TypeAlias = "Packet[VideoStream] | FilePacket"
+Piece: TypeAlias = "AnyPacket | FileRun"
+
+
+def each(pieces: Iterable[Piece]) -> Iterator[AnyPacket]:
+    """The packets, one by one."""
+    for piece in pieces:
+        if isinstance(piece, FileRun):
+            yield from piece.packets()
+        else:
+            yield piece
 
 
 def real(packet: AnyPacket) -> Packet[VideoStream]:
@@ -111,16 +157,16 @@ class IndexedFile:
         """Whether the index is used, as far as is known."""
         return self._file is not None
 
-    def packets(self) -> Iterator[AnyPacket]:
-        """Those of the first round."""
+    def packets(self, together: int = 1) -> Iterator[Piece]:
+        """Those of the first round; up to so many of them that are no key frames may come as one run."""
         number = 0
-        expected: Iterator[tuple[FilePacket, bool]] = iter(())
+        expected: Iterator[Piece] = iter(())
         for packet in itertools.islice(self._demuxed, _COMPARED):
             if self._file is not None and packet.size:
                 if number == 0:
                     self._first = identity(packet)
                     self._shift = (packet.pts or 0) - int(self._times[0] + self._offsets[0])
-                    expected = self._read_from(0)
+                    expected = self._read_from(0, 1)
                 if not _is_next(expected, packet):
                     self._file = None
             number += 1
@@ -128,15 +174,15 @@ class IndexedFile:
         if self._file is None:
             yield from itertools.islice(self._demuxed, None)  # `yield from` cannot take PyAV's own where that has ended
         else:
-            yield from self._from(number, self._demuxed)
+            yield from self._from(number, self._demuxed, together)
 
-    def again(self) -> Iterator[AnyPacket] | None:
+    def again(self, together: int = 1) -> Iterator[Piece] | None:
         """Those of a further round; None if they are not read by the index."""
         if self._file is None or self._first is None:
             return None
         if self._stream.codec_context.is_open:
             self._stream.codec_context.flush_buffers()
-        return self._from(0, None)
+        return self._from(0, None, together)
 
     def close(self) -> None:
         """Nothing more will be read."""
@@ -162,13 +208,13 @@ class IndexedFile:
         is_whole = [entry.size for entry in entries] == self._sizes.tolist() and ends.max() <= os.fstat(file).st_size
         return bool(is_whole and (steps > 0).all())
 
-    def _from(self, begin: int, demuxed: Iterator[AnyPacket] | None) -> Iterator[AnyPacket]:
+    def _from(self, begin: int, demuxed: Iterator[AnyPacket] | None, together: int) -> Iterator[Piece]:
         """The packets from this one on; once the file cannot be read, PyAV's: `demuxed` is at the same one, None is anywhere."""
         given = 0
         try:
-            for packet, is_key in self._read_from(begin):
-                yield _real(packet, is_keyframe=True) if is_key else packet
-                given += 1
+            for piece in self._read_from(begin, together):
+                yield piece
+                given += len(piece) if isinstance(piece, FileRun) else 1
         except _UnreadableError:
             if demuxed is None:
                 assert self._first is not None and begin == 0
@@ -176,27 +222,44 @@ class IndexedFile:
             if demuxed is not None:
                 yield from itertools.islice(demuxed, given, None)
 
-    def _read_from(self, number: int) -> Iterator[tuple[FilePacket, bool]]:
-        """The packets from this one on, and whether each is a key frame."""
-        time_base = self._stream.time_base
-        assert time_base is not None  # there are packets
+    def _read_from(self, number: int, together: int) -> Iterator[Piece]:
+        """The packets from this one on: key frames as FFmpeg's, others in runs if so many may come `together`."""
         while number < len(self._times):
             some = slice(number, number + self._how_many(number))
-            start = int(self._positions[some].min())
-            data = self._read(start, int((self._positions[some] + self._sizes[some]).max()) - start)
-            rows = zip(
-                self._positions[some].tolist(),
-                self._sizes[some].tolist(),
-                (self._times[some] + self._offsets[some] + self._shift).tolist(),
-                self._times[some].tolist(),
-                self._durations[some].tolist(),
-                self._is_key[some].tolist(),
-                strict=True,
-            )
-            for pos, size, pts, dts, duration, is_key in rows:
-                own = data[pos - start : pos - start + size]
-                yield FilePacket(own, pos, pts, dts, duration, time_base), is_key
-            number = some.stop
+            run, is_key = self._run(some), self._is_key[some].tolist()
+            first, count = 0, len(is_key)
+            while first < count:
+                end = first + 1
+                if not is_key[first]:
+                    while end < count and end - first < together and not is_key[end]:
+                        end += 1
+                    if end == count < first + together and first and some.stop < len(self._times):
+                        break  # a run that is cut off here is read again, with what follows
+                part = _part(run, first, end)
+                if end > first + 1:
+                    yield part
+                else:
+                    (packet,) = part.packets()
+                    yield _real(packet, is_keyframe=True) if is_key[first] else packet
+                first = end
+            number += first
+
+    def _run(self, some: slice) -> FileRun:
+        """All of these packets, key frames among them."""
+        time_base = self._stream.time_base
+        assert time_base is not None  # there are packets
+        places = self._positions[some]
+        start = int(places.min())
+        return FileRun(
+            self._read(start, int((places + self._sizes[some]).max()) - start),
+            (places - start).tolist(),
+            self._sizes[some].tolist(),
+            places.tolist(),
+            (self._times[some] + self._offsets[some] + self._shift).tolist(),
+            self._times[some].tolist(),
+            self._durations[some].tolist(),
+            time_base,
+        )
 
     def _how_many(self, number: int) -> int:
         """Packets that are read together from this one on."""
@@ -216,13 +279,29 @@ class IndexedFile:
         return memoryview(data)
 
 
-def _is_next(expected: Iterator[tuple[FilePacket, bool]], packet: Packet[VideoStream]) -> bool:
+def _part(run: FileRun, first: int, end: int) -> FileRun:
+    return FileRun(
+        run.data,
+        run.starts[first:end],
+        run.sizes[first:end],
+        run.places[first:end],
+        run.pts[first:end],
+        run.dts[first:end],
+        run.durations[first:end],
+        run.time_base,
+    )
+
+
+def _is_next(expected: Iterator[Piece], packet: Packet[VideoStream]) -> bool:
     try:
-        own, is_key = next(expected)
+        own = next(expected)
     except (StopIteration, _UnreadableError):
         return False
-    wanted = packet.pts, packet.dts, packet.duration, packet.pos, packet.is_keyframe
-    return (own.pts, own.dts, own.duration, own.pos, is_key) == wanted and own.data == memoryview(packet)
+    assert not isinstance(own, FileRun)  # one at a time was asked for
+    known = own.pts, own.dts, own.duration, own.is_keyframe
+    if known != (packet.pts, packet.dts, packet.duration, packet.is_keyframe) or data_of(own) != memoryview(packet):
+        return False
+    return not isinstance(own, FilePacket) or own.pos == packet.pos
 
 
 class _UnreadableError(Exception):

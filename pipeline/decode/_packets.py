@@ -11,7 +11,7 @@ import av.error
 from av.bitstream import BitStreamFilterContext
 
 from pipeline.decode._headers import Headers, avc_sets, nal_length_bytes, read_headers
-from pipeline.decode._indexed import AnyPacket, FilePacket, data_of, new_packet, real
+from pipeline.decode._indexed import AnyPacket, FilePacket, FileRun, data_of, new_packet, real
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -96,6 +96,22 @@ class ForNvdec:
         """The same picture, H.264's or HEVC's, with its end: the decoder does not wait for the next one."""
         return (*units[:-1], bytes(units[-1]) + _ENDS[self._codec]) if units else ()
 
+    def convert_run(self, run: FileRun) -> bytearray | None:
+        """The same of a run, all in one; None if each has to be converted by itself."""
+        if not self._is_prefixed or self._is_start or self._length_bytes != len(_START_CODE):
+            return None
+        begin, end, length = run.starts[0], run.starts[-1] + run.sizes[-1], sum(run.sizes)
+        if end - begin == length and run.starts == sorted(run.starts):
+            data = bytearray(run.data[begin:end])
+        else:  # with something else between them
+            data = bytearray().join(run.data[at : at + size] for at, size in zip(run.starts, run.sizes, strict=True))
+        at = 0
+        for size in run.sizes:
+            if not self._put_start_codes(data, at, at + size):
+                return None
+            at += size
+        return data
+
     def _with_start_codes(self, packet: AnyPacket) -> bytearray | None:
         """A packet of ordinary pictures, to which the filter would do nothing else; None if it is not clear that it is one.
 
@@ -106,15 +122,18 @@ class ForNvdec:
         if not isinstance(packet, FilePacket) and packet.has_sidedata("new_extradata"):
             return None
         data = bytearray(data_of(packet))
-        at, end = 0, len(data)
+        return data if self._put_start_codes(data, 0, len(data)) else None
+
+    def _put_start_codes(self, data: bytearray, at: int, end: int) -> bool:
+        """Puts them in the place of the units' lengths; whether they are ordinary units, and end where they should."""
         while at + _LEAST_UNIT_BYTES <= end:
             start = at + len(_START_CODE)
             (size,) = _length_at(data, at)
             if not size or data[start] >> self._shift & self._mask in self._special:
-                return None
+                return False
             data[at:start] = _START_CODE
             at = start + size
-        return data if at == end else None
+        return at == end
 
     def _read_length_bytes(self) -> int:
         """Of the numbers in front of each unit, which say how long it is; 0 if there are start codes."""

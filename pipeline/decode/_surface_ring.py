@@ -68,15 +68,20 @@ class SurfaceRing:
 
     def has_room(self) -> bool:
         """Whether `take` returns at once; asked by the thread that takes."""
-        return self.room() > 0 or self._closed
+        if self.returned:
+            self._take_back()
+        return self.out < self.stats.capacity or self._closed
 
     def room(self) -> int:
-        """How many slots are free, not fewer than none; asked by the thread that takes."""
+        """How many slots are free; asked by the thread that takes."""
+        self._take_back()
+        return max(0, self.stats.capacity - self.out)
+
+    def _take_back(self) -> None:
         # High water is what was out at the same time: nothing that has come back counts.
         while self.returned:
             self.returned.popleft()
             self.out -= 1
-        return max(0, self.stats.capacity - self.out)
 
     def give_back(self) -> None:
         """From any thread."""

@@ -21,7 +21,7 @@ from pipeline.cpus import use_all
 from pipeline.decode._arrivals import Arrival, Arrivals
 from pipeline.decode._codec import ThreadedCodec
 from pipeline.decode._complete import Progress
-from pipeline.decode._indexed import AnyPacket, real
+from pipeline.decode._indexed import FileRun, Piece, each, real
 from pipeline.decode._loop import Loop, identity, packets_again
 from pipeline.decode._metadata import colour, display_size, orientation, sane_sar
 from pipeline.decode._open import choose_stream, failure, open_container, reason_for
@@ -92,7 +92,7 @@ class VideoDecoder(ABC):
             self._gate = PacketGate(self._stream, spec.settings)
             self._arrivals = Arrivals(self._stream, is_live=self._is_live)
             self._loop = Loop(spec.settings.loop, self._stream)
-            self._demuxed: Iterator[AnyPacket] = self._demux()
+            self._demuxed: Iterator[Piece] = self._demux()
             self._first_packet: tuple[object, ...] | None = None
             self._groups = self._checked()
             self._first: Sequence[Frame] = next(self._groups, ())
@@ -186,15 +186,15 @@ class VideoDecoder(ABC):
         self._progress.restart()
         self._gate = PacketGate(self._stream, self._spec.settings)
 
-    def _demux(self) -> Iterator[AnyPacket]:
+    def _demux(self) -> Iterator[Piece]:
         """All packets of the container that has just been opened."""
         return self._container.demux(self._stream)
 
-    def _demux_again(self, first: tuple[object, ...]) -> Iterator[AnyPacket] | None:
+    def _demux_again(self, first: tuple[object, ...]) -> Iterator[Piece] | None:
         """All of them, from this one on which was the first; None if the container has to be opened anew for that."""
         return packets_again(self._container, self._stream, first)
 
-    def _packets(self) -> Iterator[AnyPacket]:
+    def _packets(self) -> Iterator[Piece]:
         """The stream's packets, up to its end or to where it cannot be read further."""
         packets, stats, gate, clock = self._demuxed, self.stats, self._gate, time.monotonic
         limit: ReadLimit | None = None
@@ -214,41 +214,54 @@ class VideoDecoder(ABC):
                 limit.asked_s = None
             if packet is None:
                 return
+            if isinstance(packet, FileRun):
+                self._note_run(packet, received_s)
+                yield packet
+                continue
             if self._first_packet is None:
                 self._first_packet = identity(real(packet))
                 if self._is_live:
                     timeout_s = self._spec.settings.timeout_s
                     limit = self._read_limit = ReadLimit.of(self._container, timeout_s, asked_s, received_s)
             size = packet.size
-            if size:  # AVI has empty ones for "show the last frame on"; PyAV's last one means the end
-                if self._is_live and received_s - asked_s >= self._spec.settings.timeout_s:
-                    # FFmpeg's reading timed out and its parser gave out what it still held: the next read would wait anew.
-                    self._progress.broken = reason_for(self._spec, TimeoutError(), is_open=True)
-                    return
-                stats.packets += 1
-                stats.packet_bytes += size
-                stats.last_packet_s = received_s
-                if self._is_live and self._is_fruitless(received_s):
-                    text = f"no picture for {received_s - self._picture_s:.0f} s, though packets come"
-                    self._progress.broken = Reason(SourceErrorCode.DAMAGED, text)
-                    return
-                self._progress.read(packet)
-                if not gate.is_open:
-                    cause = gate.cause(real(packet), received_s, received_s - asked_s)
-                    if cause is not None:
-                        stats.drops.add(cause)
-                        continue
-                self._arrivals.note(packet, received_s)
-                self._fruitless_packets += 1
-                yield packet
+            if not size:  # AVI has empty ones for "show the last frame on"; PyAV's last one means the end
+                continue
+            if self._is_live and (trouble := self._trouble(asked_s, received_s)) is not None:
+                self._progress.broken = trouble
+                return
+            stats.packets += 1
+            stats.packet_bytes += size
+            stats.last_packet_s = received_s
+            self._progress.read(packet)
+            if not gate.is_open:
+                cause = gate.cause(real(packet), received_s, received_s - asked_s)
+                if cause is not None:
+                    stats.drops.add(cause)
+                    continue
+            self._arrivals.note(packet, received_s)
+            self._fruitless_packets += 1
+            yield packet
 
-    def _is_fruitless(self, now_s: float) -> bool:
-        return (
-            self._fruitless_packets >= _MOST_FRUITLESS_PACKETS
-            and now_s - self._picture_s >= self._spec.settings.timeout_s
-        )
+    def _note_run(self, run: FileRun, received_s: float) -> None:
+        stats = self.stats
+        stats.packets += len(run)
+        stats.packet_bytes += sum(run.sizes)
+        stats.last_packet_s = received_s
+        self._progress.read_run(run)
+        self._arrivals.note_all(run.pts, received_s)
 
-    def _in_software(self, packets: Iterable[AnyPacket]) -> Iterator[Frame]:
+    def _trouble(self, asked_s: float, received_s: float) -> Reason | None:
+        """Why a live stream is not to be read further, though this packet came."""
+        timeout_s = self._spec.settings.timeout_s
+        if received_s - asked_s >= timeout_s:
+            # FFmpeg's reading timed out and its parser gave out what it still held: the next read would wait anew.
+            return reason_for(self._spec, TimeoutError(), is_open=True)
+        if self._fruitless_packets >= _MOST_FRUITLESS_PACKETS and received_s - self._picture_s >= timeout_s:
+            text = f"no picture for {received_s - self._picture_s:.0f} s, though packets come"
+            return Reason(SourceErrorCode.DAMAGED, text)
+        return None
+
+    def _in_software(self, packets: Iterable[Piece]) -> Iterator[Frame]:
         """FFmpeg's frames of the packets, one by one: each takes so long that nothing is won by waiting for more."""
         use_all()
         # Threads that decode frames side by side hold as many frames back; one camera needs no more than one.
@@ -260,7 +273,7 @@ class VideoDecoder(ABC):
             raise failure(self._spec, Reason(SourceErrorCode.UNSUPPORTED, text)) from None
         # A decoder that may reorder would hold back each key frame until the next ones come, seconds later.
         is_each_alone = self._is_live and self._gate.has_key_frames_only
-        for frame in _all_frames(codec, map(real, packets), is_each_alone=is_each_alone):
+        for frame in _all_frames(codec, map(real, each(packets)), is_each_alone=is_each_alone):
             arrival = self._admit(frame.pts, is_corrupt=frame.is_corrupt)
             if arrival is not None:
                 yield self._frame(frame.pts, arrival, self._picture(frame), self._now())

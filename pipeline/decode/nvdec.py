@@ -15,7 +15,7 @@ from pipeline.config.stages import Decode
 from pipeline.decode._aside import Aside
 from pipeline.decode._device_guard import DeviceGuard
 from pipeline.decode._display_order import DisplayOrder
-from pipeline.decode._indexed import AnyPacket, IndexedFile, real
+from pipeline.decode._indexed import AnyPacket, FileRun, IndexedFile, Piece, each, real
 from pipeline.decode._open import failure
 from pipeline.decode._packets import ForNvdec, Unit, picture_in
 from pipeline.decode._reasons import Reason
@@ -70,7 +70,7 @@ class _Look:
 class _Given(NamedTuple):
     """What goes into the decoder with a call aside."""
 
-    packets: Sequence[AnyPacket]
+    packets: Sequence[Piece]
     newest: int  # of their marks
 
 
@@ -129,15 +129,16 @@ class NvdecDecoder(VideoDecoder):
         self._session: NvdecSession | None = None
         self._order = DisplayOrder()
         self._indexed: IndexedFile | None = None
-        self._unread: Iterator[AnyPacket] = iter(())
-        self._ahead: deque[AnyPacket] = deque()  # read already, to be decoded next
+        self._unread: Iterator[Piece] = iter(())
+        self._ahead: deque[Piece] = deque()  # read already, to be decoded next
         self._is_unproven = True  # the session has not given a frame yet
         self._unshown: list[AnyPacket] = []  # what went in until then
         self._failure = ""
         self._known: bytes | None = None  # the headers that are in force
-        self._is_untimed = False
+        self._is_untimed: bool | None = None  # not known before the first packet
         self._units: list[Unit] = []  # converted, to go in together
-        self._packets_of_units: list[AnyPacket] = []
+        self._packets_of_units: list[Piece] = []
+        self._waiting = 0  # packets that are in these units
         self._aside: Aside[_Given] = Aside(f"nvdec {spec.source_id}")
         self._is_rewound = False
         self._has_reordered = False
@@ -163,24 +164,30 @@ class NvdecDecoder(VideoDecoder):
         self._session = None
         self._units.clear()
         self._packets_of_units.clear()
+        self._waiting = 0
         # Each of these knows the decoder, or holds packets of it. The interpreter looks for such circles so rarely that
         # streams which are opened again and again would fill the memory.
         self._unread = iter(())
         self._ahead.clear()
         self._unshown.clear()
 
-    def _demux(self) -> Iterator[AnyPacket]:
+    def _demux(self) -> Iterator[Piece]:
         if self._spec.is_url or self._is_live or not self._gate.is_open:  # what looks at each packet, looks at FFmpeg's
             return super()._demux()
         self._indexed = IndexedFile(self._spec.location, self._container, self._stream)
-        return self._indexed.packets()
+        return self._indexed.packets(self._together)
 
-    def _demux_again(self, first: tuple[object, ...]) -> Iterator[AnyPacket] | None:
-        packets = None if self._indexed is None else self._indexed.again()
+    def _demux_again(self, first: tuple[object, ...]) -> Iterator[Piece] | None:
+        packets = None if self._indexed is None else self._indexed.again(self._together)
         if packets is None:
             self._indexed = None  # it is of this container, which may be opened anew
             packets = super()._demux_again(first)
         return packets
+
+    @property
+    def _together(self) -> int:
+        """How many packets may go into the decoder at a time."""
+        return PACKETS_AT_ONCE if self._stream.codec_context.codec.canonical_name in _WITH_START_CODES else 1
 
     def _rewind(self) -> None:
         super()._rewind()
@@ -194,17 +201,20 @@ class NvdecDecoder(VideoDecoder):
         if why_not is not None:
             yield from self._on_cpu(why_not)
 
-    def _next_packets(self) -> Iterator[AnyPacket]:
+    def _next_pieces(self) -> Iterator[Piece]:
         while True:
             if self._indexed is None or not self._indexed.is_indexed:  # else the interpreter's lock is kept
                 self._turn.take(self._turns.reading)
-            packet = self._ahead.popleft() if self._ahead else next(self._unread, None)
-            if packet is None:
+            piece = self._next_piece()
+            if piece is None:
                 self._turn.take(None)
                 return
             if self._turns.handling is not None:
                 self._turn.take(self._turns.handling)
-            yield packet
+            yield piece
+
+    def _next_piece(self) -> Piece | None:
+        return self._ahead.popleft() if self._ahead else next(self._unread, None)
 
     # ---------------------------------------------------------------------------------------------------- on the GPU
 
@@ -217,40 +227,69 @@ class NvdecDecoder(VideoDecoder):
         nvdec = ForNvdec(self._stream)
         goes_with_others = not self._is_live and context.codec.canonical_name in _WITH_START_CODES
         self._is_ahead = self._is_ahead and goes_with_others
-        is_first = True
-        for packet in self._next_packets():
-            is_key = packet.is_keyframe
-            if is_key:
-                yield from self._submit_units()
-                why_not = yield from self._key_frame(real(packet), nvdec)
-                if why_not is not None:
-                    self._ahead.appendleft(packet)
-                    return why_not
-            if self._session is None:
-                if self._known is not None:
-                    self._failed(self._failure)
-                continue  # up to a key frame
-            if is_first:
-                is_first = False
-                # A live stream's first packets may come before its time is known.
-                self._is_untimed = not self._is_live and packet.pts is None and packet.dts is None
-            self._take_in(packet, nvdec)
-            # What comes out for a key frame alone tells whether marks are left over.
-            is_alone = is_key or self._is_unproven or not goes_with_others
-            if is_alone or len(self._units) >= PACKETS_AT_ONCE:
-                yield from self._submit_units(together=not is_alone)
-            if self._closing:
-                return None
-            if self._session is None and self._is_unproven:
-                self._ahead.extendleft(reversed(self._unshown))
-                if self._look.scaled_to is None:
-                    return self._failure
-                self._scale_no_more(self._failure)  # the driver sets the decoder up only when it has seen a picture
-                continue
-            if self._is_live and self._gate.has_key_frames_only:
-                yield from self._drain()  # it would come out when the next ones go in, seconds later
+        self._is_untimed = None
+        for piece in self._next_pieces():
+            if isinstance(piece, FileRun):
+                yield from self._take_in_run(piece, nvdec)
+                why_not = None
+            else:
+                why_not = yield from self._take_in_packet(piece, nvdec, goes_with_others=goes_with_others)
+            if why_not is not None or self._closing:
+                return why_not
         yield from self._submit_units()
         yield from self._drain()
+        return None
+
+    def _take_in_run(self, run: FileRun, nvdec: ForNvdec) -> Iterator[Sequence[Frame]]:
+        """The frames that come out when a run goes in, or before. Where that cannot be, its packets come one by one."""
+        unit = None if self._session is None or self._is_unproven else nvdec.convert_run(run)
+        if unit is None:
+            self._ahead.extendleft(reversed(run.packets()))
+            return
+        if self._waiting + len(run) > PACKETS_AT_ONCE:
+            yield from self._submit_units()
+            if self._session is None:  # it has just broken
+                self._ahead.appendleft(run)
+                return
+        self._order.add_all(run.pts)
+        self._units.append(unit)
+        self._packets_of_units.append(run)
+        self._waiting += len(run)
+        if self._waiting >= PACKETS_AT_ONCE:
+            yield from self._submit_units()
+
+    def _take_in_packet(
+        self, packet: AnyPacket, nvdec: ForNvdec, *, goes_with_others: bool
+    ) -> Generator[Sequence[Frame], None, str | None]:
+        """The frames that come out when a packet goes in, with those that wait; why it needs the CPU, if it does."""
+        is_key = packet.is_keyframe
+        if is_key:
+            yield from self._submit_units()
+            why_not = yield from self._key_frame(real(packet), nvdec)
+            if why_not is not None:
+                self._ahead.appendleft(packet)
+                return why_not
+        if self._session is None:
+            if self._known is not None:
+                self._failed(self._failure)
+            return None  # up to a key frame
+        if self._is_untimed is None:
+            # A live stream's first packets may come before its time is known.
+            self._is_untimed = not self._is_live and packet.pts is None and packet.dts is None
+        self._convert(packet, nvdec)
+        # What comes out for a key frame alone tells whether marks are left over.
+        is_alone = is_key or self._is_unproven or not goes_with_others
+        if is_alone or self._waiting >= PACKETS_AT_ONCE:
+            yield from self._submit_units(together=not is_alone)
+        if self._closing:
+            return None
+        if self._session is None and self._is_unproven:
+            self._ahead.extendleft(reversed(self._unshown))
+            if self._look.scaled_to is None:
+                return self._failure
+            self._scale_no_more(self._failure)  # the driver sets the decoder up only when it has seen a picture
+        elif self._is_live and self._gate.has_key_frames_only:
+            yield from self._drain()  # it would come out when the next ones go in, seconds later
         return None
 
     def _key_frame(self, packet: Packet[VideoStream], nvdec: ForNvdec) -> Generator[Sequence[Frame], None, str | None]:
@@ -282,8 +321,8 @@ class NvdecDecoder(VideoDecoder):
             self._order.before_closed_key_frame()
         return None
 
-    def _take_in(self, packet: AnyPacket, nvdec: ForNvdec) -> None:
-        """Converts a packet, which is to go in next."""
+    def _convert(self, packet: AnyPacket, nvdec: ForNvdec) -> None:
+        """Puts a packet to those that wait to go in."""
         pts, dts, is_hidden = packet.pts, packet.dts, packet.is_discard
         if self._look.is_prompt and pts is not None:
             self._watch_order(pts)
@@ -298,6 +337,7 @@ class NvdecDecoder(VideoDecoder):
             self._order.add(pts, dts, is_hidden)
         self._units += units
         self._packets_of_units.append(packet)
+        self._waiting += 1
 
     def _watch_order(self, pts: int) -> None:
         """A stream whose headers do not say so may be reordered all the same; it gets another decoder at its next key frame."""
@@ -311,6 +351,7 @@ class NvdecDecoder(VideoDecoder):
         """What is converted goes in; the frames that come out, of a decoder that is called aside those of earlier calls."""
         units, self._units = self._units, []
         packets, self._packets_of_units = self._packets_of_units, []
+        self._waiting = 0
         if together and len(units) > 1:
             units = [b"".join(units)]
         if self._is_ahead and not self._is_unproven:
@@ -324,7 +365,7 @@ class NvdecDecoder(VideoDecoder):
             yield from self._fetch(count)
         self._order.settle(self._order.newest)
 
-    def _begin_call(self, unit: Unit, packets: Sequence[AnyPacket]) -> Iterator[Sequence[Frame]]:
+    def _begin_call(self, unit: Unit, packets: Sequence[Piece]) -> Iterator[Sequence[Frame]]:
         """Has the decoder called aside once it is back from its last call; the frames that it brings back from the one before."""
         call = partial(_decode_within, self.open_aside, self._live_session, unit)
         self._aside.begin(call, _Given(packets, self._order.newest))
@@ -350,9 +391,12 @@ class NvdecDecoder(VideoDecoder):
         held = [packet]
         frame = picture_in(context, held)
         while frame is None and len(held) < _MOST_HELD:
-            following = self._ahead.popleft() if self._ahead else next(self._unread, None)
+            following = self._next_piece()
             if following is None:
                 break
+            if isinstance(following, FileRun):
+                following, *others = following.packets()
+                self._ahead.extendleft(reversed(others))
             held.append(real(following))
             if following.is_keyframe:
                 break
@@ -436,7 +480,7 @@ class NvdecDecoder(VideoDecoder):
         assert self._session is not None
         return self._session
 
-    def _outcome(self, call: Callable[[], int], packets: Sequence[AnyPacket] = ()) -> int | None:
+    def _outcome(self, call: Callable[[], int], packets: Sequence[Piece] = ()) -> int | None:
         """How many frames a call of the decoder, with these packets, brings; None if it failed and is gone."""
         try:
             self._turn.take(self._turns.decoding)
@@ -451,7 +495,7 @@ class NvdecDecoder(VideoDecoder):
             self._failure = f"NVDEC fails: {_first_line(e)}"
             if not self._is_unproven:  # otherwise the CPU tries again
                 later = self._aside.forget()
-                self._lose([*packets, *(packet for given in later for packet in given.packets)])
+                self._lose(list(each([*packets, *(piece for given in later for piece in given.packets)])))
             return None
         if count:
             self._failed_run = 0
@@ -547,7 +591,7 @@ class NvdecDecoder(VideoDecoder):
         self._turns = _NO_TURNS  # decoding takes so long that all else is nothing beside it
         upload = PictureUpload(self._device_stream, self._ring, self._guard.reserve)
         try:
-            for frame in self._in_software(self._next_packets()):
+            for frame in self._in_software(self._next_pieces()):
                 try:
                     picture = upload(frame.picture)
                 except (RuntimeError, MemoryError) as e:  # CuPy's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import threading
@@ -13,7 +14,7 @@ import pytest
 from media_maker import make_clip
 
 from pipeline.decode import _indexed
-from pipeline.decode._indexed import FilePacket, IndexedFile, real
+from pipeline.decode._indexed import FilePacket, FileRun, IndexedFile, Piece, each, real
 from pipeline.decode._sample_table import sample_table
 
 CLIPS: dict[str, dict[str, Any]] = {
@@ -75,9 +76,41 @@ def test_the_same_packets_as_pyavs(tmp_path: Path, name: str) -> None:
         assert sum(isinstance(p, FilePacket) for p in packets) == 60 - sum(p[6] for p in wanted)
 
 
+@pytest.mark.parametrize("together", [2, 5, 16, 64])
+@pytest.mark.parametrize(
+    "clip", [{"options": {"bf": "0"}}, {"options": {"bf": "3"}}, {"audio": True}, {"codec": "libx265"}]
+)
+def test_runs_hold_the_same_packets(tmp_path: Path, clip: dict[str, Any], together: int) -> None:
+    scenes = {"x265-params": "log-level=none"} if "codec" in clip else {"x264-params": "scenecut=0"}
+    path = make_clip(
+        tmp_path / "a.mp4", frames=100, gop=40, **{**clip, "options": {**clip.get("options", {}), **scenes}}
+    )
+    wanted = by_pyav(path)
+    indexed = opened(path)
+    first = list(indexed.packets(together))
+    again = indexed.again(together)
+    assert again is not None
+    for pieces in (first, list(again)):
+        assert without_pos([known(p) for p in each(pieces) if p.size]) == without_pos(wanted)
+        runs = [piece for piece in pieces if isinstance(piece, FileRun)]
+        assert runs
+        assert all(2 <= len(run) <= together for run in runs)
+    # From the second round on they are as long as key frames allow.
+    keys = [number for number, packet in enumerate(wanted) if packet[6]] + [len(wanted)]
+    between = [end - begin - 1 for begin, end in itertools.pairwise(keys)]
+    again = indexed.again(together)
+    assert again is not None
+    assert sum(1 for p in again if not p_is_key(p)) == sum(-(-count // together) for count in between)
+
+
+def p_is_key(piece: Piece) -> bool:
+    return not isinstance(piece, FileRun) and piece.is_keyframe
+
+
 @pytest.mark.assets
+@pytest.mark.parametrize("together", [1, 16])
 @pytest.mark.parametrize("folder", ["media", "odd_media"])
-def test_real_and_odd_media(assets: Path, folder: str) -> None:
+def test_real_and_odd_media(assets: Path, folder: str, together: int) -> None:
     compared = 0
     for path in sorted((assets / folder).rglob("*")):
         try:
@@ -85,7 +118,7 @@ def test_real_and_odd_media(assets: Path, folder: str) -> None:
         except (av.error.FFmpegError, IndexError, OSError):
             continue
         found = []
-        for packet in opened(path).packets():
+        for packet in each(opened(path).packets(together)):
             if packet.size:
                 found.append(known(packet))
         assert without_pos(found) == without_pos(wanted), path.name
@@ -93,24 +126,29 @@ def test_real_and_odd_media(assets: Path, folder: str) -> None:
     assert compared > 5
 
 
+@pytest.mark.parametrize("together", [1, 16])
 @pytest.mark.parametrize("most_bytes", [1, 3000])
-def test_packets_that_lie_far_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int) -> None:
+def test_packets_that_lie_far_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_bytes: int, together: int
+) -> None:
     monkeypatch.setattr(_indexed, "_MOST_BYTES", most_bytes)
     path = made(tmp_path, "sound.mp4")
-    assert without_pos([known(p) for p in opened(path).packets() if p.size]) == without_pos(by_pyav(path))
+    packets = each(opened(path).packets(together))
+    assert without_pos([known(p) for p in packets if p.size]) == without_pos(by_pyav(path))
 
 
+@pytest.mark.parametrize("together", [1, 16])
 @pytest.mark.parametrize("is_first_round", [True, False])
-def test_a_file_that_shrinks_while_it_is_read_is_pyavs(tmp_path: Path, is_first_round: bool) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_pyavs(tmp_path: Path, is_first_round: bool, together: int) -> None:
     path = made(tmp_path, "header_first.mp4")
     wanted = by_pyav(path)
     indexed = opened(path)
-    packets = indexed.packets()
+    packets = each(indexed.packets(together))
     if not is_first_round:
         assert sum(bool(p.size) for p in packets) == 60
-        again = indexed.again()
+        again = indexed.again(together)
         assert again is not None
-        packets = again
+        packets = each(again)
     found = [known(next(packets)) for _ in range(30)]
     os.truncate(path, wanted[50][5])
     found += [known(p) for p in packets if p.size]

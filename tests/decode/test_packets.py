@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 from media_maker import make_clip
 
+from pipeline.decode._indexed import FileRun, IndexedFile, each
 from pipeline.decode._packets import ForNvdec
 
 FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
@@ -82,6 +84,51 @@ def test_pictures_with_their_ends_are_the_same_to_ffmpeg(tmp_path: Path, codec: 
         *_, last = units_of(unit)
         assert last[0] >> (0 if codec == "h264" else 1) == (9 if codec == "h264" else 35)
         assert len(last) > 256
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("clip", [{}, {"audio": True}, {"options": {"slices": "3"}}, {"options": {"bf": "3"}}])
+def test_a_run_is_its_packets(tmp_path: Path, codec: str, clip: dict[str, Any]) -> None:
+    if codec == "libx265":
+        slices = clip.get("options", {}).get("slices", "1")
+        clip = {**clip, "options": {"x265-params": f"log-level=none:slices={slices}"}}
+    path = make_clip(tmp_path / "a.mp4", codec=codec, frames=60, gop=60, **clip)
+    container = av.open(str(path))
+    indexed = IndexedFile(str(path), container, container.streams.video[0])
+    first = [packet for packet in each(indexed.packets()) if packet.size]
+    runs = indexed.again(16)
+    assert runs is not None
+    together, alone = ForNvdec(container.streams.video[0]), ForNvdec(container.streams.video[0])
+    wanted = [b"".join(map(bytes, alone.convert(packet, keep=True))) for packet in first]
+    found: list[bytes] = []
+    for piece in runs:
+        if isinstance(piece, FileRun):
+            unit = together.convert_run(piece)
+            assert unit is not None
+            assert bytes(unit) == b"".join(wanted[len(found) : len(found) + len(piece)])
+            found += wanted[len(found) : len(found) + len(piece)]
+        else:
+            found.append(b"".join(map(bytes, together.convert(piece))))
+    assert found == wanted
+
+
+def test_a_run_with_headers_or_wrong_lengths_is_converted_one_by_one(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "a.mp4", frames=60, gop=60, options={"x264-params": "scenecut=0"})
+    container = av.open(str(path))
+    indexed = IndexedFile(str(path), container, container.streams.video[0])
+    converter = ForNvdec(container.streams.video[0])
+    assert all(packet.size == 0 or converter.convert(packet, keep=True) for packet in each(indexed.packets()))
+    run = next(piece for piece in indexed.again(16) or () if isinstance(piece, FileRun))
+    assert converter.convert_run(run) is not None
+    for change in (b"\0\0\0\0", b"\x7f\0\0\0", b"\0\0\0\1"):
+        data = bytearray(run.data)
+        data[run.starts[7] : run.starts[7] + 4] = change
+        assert converter.convert_run(replace(run, data=memoryview(data))) is None
+    data = bytearray(run.data)
+    data[run.starts[7] + 4] = 0x67  # a sequence's headers
+    assert converter.convert_run(replace(run, data=memoryview(data))) is None
+    converter.restart()
+    assert converter.convert_run(run) is None, "a decoder that knows nothing needs headers first"
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data + b"\0\0", lambda data: data[:2]])
