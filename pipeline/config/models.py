@@ -55,7 +55,7 @@ class Runtime(Section):
         None,
         title="CPUs",
         description="How many of the machine's CPUs the process keeps to while it runs; all of them where there are no "
-        "more. Threads that share Python's lock wake up sooner on a few. Default: 6 where a GPU works on files and nothing "
+        "more. Threads that share Python's lock wake up sooner on a few. Default: 8 where a GPU works on files and nothing "
         "but text is written, without plug-ins; else all.",
     )
     max_connects: Annotated[Int, Field(ge=1, le=1024)] = Field(
