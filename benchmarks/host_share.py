@@ -179,8 +179,8 @@ class Threads:
         names = {thread.native_id: thread.name for thread in threading.enumerate()}
         found: dict[str, float] = {}
         for task in Path("/proc/self/task").iterdir():
-            kind = names.get(int(task.name), "others").split("motorway")[0].rstrip("-_ 0123456789")
-            kind = "source" if kind.startswith("source") else "nvdec" if kind.startswith("nvdec") else kind
+            name = names.get(int(task.name), "others")
+            kind = next((kind for kind in ("source", "nvdec") if name.startswith(kind)), name)
             used_ns = int((task / "schedstat").read_text().split()[0])
             found[kind] = found.get(kind, 0.0) + used_ns / 1e9
         self.seen.append(found)

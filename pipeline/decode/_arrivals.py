@@ -52,13 +52,15 @@ class Arrivals:
         pts = packet.pts
         if pts is not None:
             self._by_pts[pts] = arrival
-            if len(self._by_pts) > _MOST:
-                del self._by_pts[next(iter(self._by_pts))]
+            self._forget_oldest()
 
     def note_all(self, pts: Iterable[int], received_s: float) -> None:
         """Packets of a file with these timestamps go into the decoder."""
         self._last = Arrival(received_s)
         self._by_pts |= dict.fromkeys(pts, self._last)
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
         while len(self._by_pts) > _MOST:
             del self._by_pts[next(iter(self._by_pts))]
 

@@ -62,11 +62,10 @@ class DisplayOrder:
 
     def add_all(self, pts: Sequence[int]) -> None:
         """Packets with these timestamps go in, all to be shown."""
-        inside, epoch, number = self._inside, self._epoch, self.newest
-        for number, time in enumerate(pts, number + 1):  # noqa: B020 - of the last one, too
-            heapq.heappush(inside, Mark(epoch, time, number, time, False))
-            self._last_time = time
-        self.newest = number
+        for time in pts:
+            self.newest += 1
+            heapq.heappush(self._inside, Mark(self._epoch, time, self.newest, time, False))
+        self._last_time = pts[-1]
 
     def pop(self) -> Mark:
         """A frame comes out."""

@@ -94,6 +94,20 @@ class FileRun:
     def __len__(self) -> int:
         return len(self.sizes)
 
+    def part(self, first: int, end: int) -> FileRun:
+        """Those from `first` on that come before `end`, by their numbers in it."""
+        some = slice(first, end)
+        return FileRun(
+            self.data,
+            self.starts[some],
+            self.sizes[some],
+            self.places[some],
+            self.pts[some],
+            self.dts[some],
+            self.durations[some],
+            self.time_base,
+        )
+
     def packets(self) -> list[FilePacket]:
         """Each by itself."""
         rows = zip(self.starts, self.sizes, self.places, self.pts, self.dts, self.durations, strict=True)
@@ -235,7 +249,7 @@ class IndexedFile:
                         end += 1
                     if end == count < first + together and first and some.stop < len(self._times):
                         break  # a run that is cut off here is read again, with what follows
-                part = _part(run, first, end)
+                part = run.part(first, end)
                 if end > first + 1:
                     yield part
                 else:
@@ -277,19 +291,6 @@ class IndexedFile:
         if len(data) < size:
             raise _UnreadableError
         return memoryview(data)
-
-
-def _part(run: FileRun, first: int, end: int) -> FileRun:
-    return FileRun(
-        run.data,
-        run.starts[first:end],
-        run.sizes[first:end],
-        run.places[first:end],
-        run.pts[first:end],
-        run.dts[first:end],
-        run.durations[first:end],
-        run.time_base,
-    )
 
 
 def _is_next(expected: Iterator[Piece], packet: Packet[VideoStream]) -> bool:

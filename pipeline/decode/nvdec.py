@@ -175,19 +175,20 @@ class NvdecDecoder(VideoDecoder):
         if self._spec.is_url or self._is_live or not self._gate.is_open:  # what looks at each packet, looks at FFmpeg's
             return super()._demux()
         self._indexed = IndexedFile(self._spec.location, self._container, self._stream)
-        return self._indexed.packets(self._together)
+        return self._indexed.packets(self._at_once)
 
     def _demux_again(self, first: tuple[object, ...]) -> Iterator[Piece] | None:
-        packets = None if self._indexed is None else self._indexed.again(self._together)
+        packets = None if self._indexed is None else self._indexed.again(self._at_once)
         if packets is None:
             self._indexed = None  # it is of this container, which may be opened anew
             packets = super()._demux_again(first)
         return packets
 
     @property
-    def _together(self) -> int:
+    def _at_once(self) -> int:
         """How many packets may go into the decoder at a time."""
-        return PACKETS_AT_ONCE if self._stream.codec_context.codec.canonical_name in _WITH_START_CODES else 1
+        is_split = self._stream.codec_context.codec.canonical_name in _WITH_START_CODES  # by NVDEC's parser
+        return PACKETS_AT_ONCE if is_split and not self._is_live else 1
 
     def _rewind(self) -> None:
         super()._rewind()
@@ -225,15 +226,14 @@ class NvdecDecoder(VideoDecoder):
             context.thread_count = 1  # it decodes single frames
             context.open(strict=False)
         nvdec = ForNvdec(self._stream)
-        goes_with_others = not self._is_live and context.codec.canonical_name in _WITH_START_CODES
-        self._is_ahead = self._is_ahead and goes_with_others
+        self._is_ahead = self._is_ahead and self._at_once > 1
         self._is_untimed = None
         for piece in self._next_pieces():
             if isinstance(piece, FileRun):
                 yield from self._take_in_run(piece, nvdec)
                 why_not = None
             else:
-                why_not = yield from self._take_in_packet(piece, nvdec, goes_with_others=goes_with_others)
+                why_not = yield from self._take_in_packet(piece, nvdec)
             if why_not is not None or self._closing:
                 return why_not
         yield from self._submit_units()
@@ -241,16 +241,15 @@ class NvdecDecoder(VideoDecoder):
         return None
 
     def _take_in_run(self, run: FileRun, nvdec: ForNvdec) -> Iterator[Sequence[Frame]]:
-        """The frames that come out when a run goes in, or before. Where that cannot be, its packets come one by one."""
+        """The frames that come out when a run goes in, or as much of it as there is room for; where it cannot, its packets are next."""
+        room = PACKETS_AT_ONCE - self._waiting
+        if len(run) > room:
+            self._ahead.appendleft(run.part(room, len(run)))
+            run = run.part(0, room)
         unit = None if self._session is None or self._is_unproven else nvdec.convert_run(run)
         if unit is None:
             self._ahead.extendleft(reversed(run.packets()))
             return
-        if self._waiting + len(run) > PACKETS_AT_ONCE:
-            yield from self._submit_units()
-            if self._session is None:  # it has just broken
-                self._ahead.appendleft(run)
-                return
         self._order.add_all(run.pts)
         self._units.append(unit)
         self._packets_of_units.append(run)
@@ -258,9 +257,7 @@ class NvdecDecoder(VideoDecoder):
         if self._waiting >= PACKETS_AT_ONCE:
             yield from self._submit_units()
 
-    def _take_in_packet(
-        self, packet: AnyPacket, nvdec: ForNvdec, *, goes_with_others: bool
-    ) -> Generator[Sequence[Frame], None, str | None]:
+    def _take_in_packet(self, packet: AnyPacket, nvdec: ForNvdec) -> Generator[Sequence[Frame], None, str | None]:
         """The frames that come out when a packet goes in, with those that wait; why it needs the CPU, if it does."""
         is_key = packet.is_keyframe
         if is_key:
@@ -278,7 +275,7 @@ class NvdecDecoder(VideoDecoder):
             self._is_untimed = not self._is_live and packet.pts is None and packet.dts is None
         self._convert(packet, nvdec)
         # What comes out for a key frame alone tells whether marks are left over.
-        is_alone = is_key or self._is_unproven or not goes_with_others
+        is_alone = is_key or self._is_unproven or self._at_once == 1
         if is_alone or self._waiting >= PACKETS_AT_ONCE:
             yield from self._submit_units(together=not is_alone)
         if self._closing:

@@ -12,7 +12,7 @@ import itertools
 import orjson
 
 from pipeline.frames import Detections, FloatArray
-from pipeline.sinks._records import BOX_DECIMALS, SCORE_DECIMALS, PerClass, label_of, rounded_array
+from pipeline.sinks._records import BOX_DECIMALS, SCORE_DECIMALS, PerClass, rounded_array
 from pipeline.sinks.native_texts import NativeTexts
 
 
@@ -21,7 +21,7 @@ class DetectionTexts:
 
     def __init__(self) -> None:
         self._heads = PerClass(_head)
-        self._native = NativeTexts(_head, label_of)
+        self._native = NativeTexts(self._heads)
 
     def __call__(self, detections: Detections) -> list[bytes]:
         """A JSON array for each frame of the batch."""

@@ -25,11 +25,6 @@ T = TypeVar("T")
 text = lru_cache(maxsize=4096)(encodable)
 
 
-def label_of(names: Mapping[int, str], class_id: int) -> str:
-    """A class's label, which can be stored; its number where it has none."""
-    return encodable(names.get(class_id, str(class_id)))
-
-
 class PerClass(Generic[T]):
     """Class id -> what is made of it and its label, once per class and mapping of names."""
 
@@ -45,7 +40,7 @@ class PerClass(Generic[T]):
             self._names, self._cache = names, {}
         cache = self._cache
         for class_id in set(class_ids).difference(cache):
-            cache[class_id] = self._make(class_id, label_of(names, class_id))
+            cache[class_id] = self._make(class_id, encodable(names.get(class_id, str(class_id))))
         return [cache[class_id] for class_id in class_ids]
 
 

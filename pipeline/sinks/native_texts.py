@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.frames import Detections
+from pipeline.sinks._records import PerClass
 
 # Of others Python writes the text.
 _LARGEST_CLASS_ID = (1 << 16) - 1
@@ -18,7 +19,6 @@ _LARGEST_CLASS_ID = (1 << 16) - 1
 _MOST_BYTES = 160
 _UNUSUAL = -1
 
-Head = Callable[[int, str], bytes]
 _write: Any = None
 
 
@@ -38,9 +38,9 @@ def use_library(path: Path) -> None:
 class NativeTexts:
     """Writes what `DetectionTexts` would, or says that it cannot."""
 
-    def __init__(self, head: Head, label_of: Callable[[Mapping[int, str], int], str]) -> None:
-        """`head` makes what stands in front of the score of a class id and its label, which `label_of` finds."""
-        self._head, self._label_of = head, label_of
+    def __init__(self, heads: PerClass[bytes]) -> None:
+        """`heads` are what stands in front of the score of each class."""
+        self._per_class = heads
         self._names: Mapping[int, str] = {}
         self._forget()
 
@@ -89,7 +89,7 @@ class NativeTexts:
         """A class that has not been there before; whether there is a place for it."""
         if not 0 <= class_id <= _LARGEST_CLASS_ID:
             return False
-        head = self._head(class_id, self._label_of(self._names, class_id))
+        (head,) = self._per_class.of(self._names, [class_id])
         missing = class_id + 1 - len(self._head_of)
         if missing > 0:
             self._head_of = np.append(self._head_of, np.full(missing, -1, np.int32))

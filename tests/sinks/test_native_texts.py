@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
+from host_compiler import compile_for_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -23,30 +22,13 @@ from pipeline.sinks._detection_texts import DetectionTexts
 from pipeline.sinks._records import rounded
 from pipeline.sinks.native_texts import use_library
 
-pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++")
-
 NAMES = {0: "person", 2: 'car "red"', 7: "Straße \udcff", 80: "x" * 300}
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = Path(shared_stream.__file__).with_name("detection_texts.cc")
-    library = tmp_path_factory.mktemp("texts") / "texts.so"
-    command = [
-        "g++",
-        "-std=c++17",
-        "-O1",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-fPIC",
-        "-shared",
-        str(source),
-        "-o",
-        str(library),
-    ]
-    subprocess.run(command, check=True, timeout=120)
-    return library
+    return Path(compile_for_host(source.read_text(), tmp_path_factory.mktemp("texts"), "-O1")._name)
 
 
 @pytest.fixture(autouse=True)
@@ -161,11 +143,7 @@ def test_arrays_that_are_views_or_of_another_type() -> None:
 
 
 def test_a_library_without_the_function(tmp_path: Path) -> None:
-    (tmp_path / "old.cc").write_text('extern "C" int something() { return 1; }\n')
-    subprocess.run(
-        ["g++", "-shared", "-fPIC", str(tmp_path / "old.cc"), "-o", str(tmp_path / "old.so")], check=True, timeout=60
-    )
-    use_library(tmp_path / "old.so")
+    use_library(Path(compile_for_host('extern "C" int something() { return 1; }\n', tmp_path, "-O1")._name))
     detections = some([2, 3])
     assert DetectionTexts()._native(detections) is None
     assert DetectionTexts()(detections) == expected(detections)
