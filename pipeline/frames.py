@@ -1,4 +1,6 @@
-"""The data that flows between the stages: small frozen dataclasses around arrays.
+"""The data that flows between the stages: small dataclasses around arrays, which nobody changes.
+
+Those of which there is one a frame are not frozen all the same: to make one would take the interpreter five times as long.
 
 Coordinates. A person sees a picture upright and with square pixels: `Picture.width` x `Picture.height`, after the
 container's rotation and sample aspect ratio are applied. Boxes, points, masks and regions of interest are in these
@@ -77,7 +79,7 @@ class SurfaceLayout:
     shift: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Surface:
     """A decoded picture in device memory, on loan from its decoder.
 
@@ -95,7 +97,7 @@ class Surface:
     uploaded: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Picture:
     """A decoded picture as the decoder left it: planes, and what is needed to show them.
 
@@ -124,6 +126,7 @@ class Picture:
     sar: Fraction = Fraction(1)
     owner: object = None
     surface: Surface | None = None
+    _bare: Picture | None = field(default=None, init=False, repr=False)  # see `on_surface`
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -133,15 +136,33 @@ class Picture:
         height, width = self.planes[0].shape
         return width, height
 
+    def on_surface(self, surface: Surface) -> Picture:
+        """A picture with the geometry of this one, which has no pixels, in device memory; without them it is this one again."""
+        picture = self._of_same_geometry(surface)
+        picture._bare = self
+        return picture
+
     def without_pixels(self) -> Picture:
         """The same picture with its planes let go of: what is left is its geometry."""
+        return self._bare or self._of_same_geometry(None)
+
+    def _of_same_geometry(self, surface: Surface | None) -> Picture:
         # Not by `replace`, which takes three times as long: this is done for every frame.
         return Picture(
-            (), self.chroma_shift, self.colour, self.width, self.height, self.rotation, self.mirror, self.sar
+            (),
+            self.chroma_shift,
+            self.colour,
+            self.width,
+            self.height,
+            self.rotation,
+            self.mirror,
+            self.sar,
+            None,
+            surface,
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Frame:
     """One frame of one source.
 

@@ -76,6 +76,7 @@ def pts(pts_s: float | None) -> float | None:
     return None if pts_s is None else round(pts_s, 6) + 0.0
 
 
+@lru_cache(maxsize=1024)  # frames that came out of a decoder together have one time
 def utc(time_s: float) -> str:
     """RFC 3339 in UTC with microseconds, such as `2024-05-17T08:30:00.250000Z`."""
     seconds, microseconds = divmod(round(time_s * 1e6), 1_000_000)
