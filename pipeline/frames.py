@@ -1,6 +1,7 @@
-"""The data that flows between the stages: small dataclasses around arrays, which nobody changes.
+"""The data that flows between the stages: small dataclasses around arrays.
 
-Those of which there is one a frame are not frozen all the same: to make one would take the interpreter five times as long.
+Nobody changes them, but for the pixels that a picture lets go of. Those of which there is one a frame are not frozen all the
+same: to make one would take the interpreter five times as long.
 
 Coordinates. A person sees a picture upright and with square pixels: `Picture.width` x `Picture.height`, after the
 container's rotation and sample aspect ratio are applied. Boxes, points, masks and regions of interest are in these
@@ -126,7 +127,6 @@ class Picture:
     sar: Fraction = Fraction(1)
     owner: object = None
     surface: Surface | None = None
-    _bare: Picture | None = field(default=None, init=False, repr=False)  # see `on_surface`
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -136,29 +136,21 @@ class Picture:
         height, width = self.planes[0].shape
         return width, height
 
-    def on_surface(self, surface: Surface) -> Picture:
-        """A picture with the geometry of this one, which has no pixels, in device memory; without them it is this one again."""
-        picture = self._of_same_geometry(surface)
-        picture._bare = self
-        return picture
+    def let_go(self) -> None:
+        """Gives the pixels back, once nobody reads them any more; what is left is the geometry. Again, it does nothing."""
+        self.planes, self.owner = (), None
+        self.let_go_of_surface()
+
+    def let_go_of_surface(self) -> None:
+        """Gives back what it has of a decoder's device memory; planes stay."""
+        surface, self.surface = self.surface, None
+        if surface is not None:
+            surface.release()
 
     def without_pixels(self) -> Picture:
-        """The same picture with its planes let go of: what is left is its geometry."""
-        return self._bare or self._of_same_geometry(None)
-
-    def _of_same_geometry(self, surface: Surface | None) -> Picture:
-        # Not by `replace`, which takes three times as long: this is done for every frame.
+        """The geometry alone, in a picture of its own."""
         return Picture(
-            (),
-            self.chroma_shift,
-            self.colour,
-            self.width,
-            self.height,
-            self.rotation,
-            self.mirror,
-            self.sar,
-            None,
-            surface,
+            (), self.chroma_shift, self.colour, self.width, self.height, self.rotation, self.mirror, self.sar
         )
 
 
@@ -201,7 +193,7 @@ class Frame:
         )
 
     def without_pixels(self) -> Frame:
-        """The same frame with its pixels let go of."""
+        """The same frame, in one of its own that has no pixels."""
         return Frame(
             self.source_id,
             self.index,

@@ -23,7 +23,6 @@ import numpy as np
 from pipeline.decode import nvdec
 from pipeline.decode.download import surface_bytes
 from pipeline.frames import Frame, InputBatch, Predictions
-from pipeline.runtime.session import let_go
 from pipeline.runtime.steps import Stages
 from pipeline.stages import Decoder
 
@@ -198,7 +197,9 @@ class _Preprocess:
         watch, device = self._watch, self._watch.device
         watch.lag()
         if watch.mistake == "surface":
-            let_go(frames)
+            for frame in frames:
+                assert frame.picture.surface is not None
+                frame.picture.surface.release()
         for frame in frames:
             surface = frame.picture.surface
             assert surface is not None

@@ -432,12 +432,10 @@ class NvdecDecoder(VideoDecoder):
             trouble = self._set_up(look)
         if trouble is not None:
             return f"NVDEC cannot be set up: {trouble}"
-        # Planes are scaled each by itself, so what chroma is off luma shrinks with the picture, towards the middle.
-        colour = look.colour if look.scaled_to is None else replace(look.colour, siting="center")
-        self._look = look
-        self._bare = Picture(
-            (), look.chroma_shift, colour, look.width, look.height, look.rotation, look.mirror, look.sar
-        )
+        self._look, self._colour = look, look.colour
+        if look.scaled_to is not None:
+            # Planes are scaled each by itself, so what chroma is off luma shrinks with the picture, towards the middle.
+            self._colour = replace(look.colour, siting="center")
         self._is_unproven = True
         self._unshown.clear()
         self._newest_pts = None
@@ -553,7 +551,20 @@ class NvdecDecoder(VideoDecoder):
         surface = self._session.surface()
         if surface is None:
             return None
-        return self._frame(pts, arrival, self._bare.on_surface(surface), now)
+        look = self._look
+        picture = Picture(
+            (),
+            look.chroma_shift,
+            self._colour,
+            look.width,
+            look.height,
+            look.rotation,
+            look.mirror,
+            look.sar,
+            None,
+            surface,
+        )
+        return self._frame(pts, arrival, picture, now)
 
     def _failed(self, words: str, packets: int = 1) -> None:
         self.stats.errors += packets

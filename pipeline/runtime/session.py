@@ -240,7 +240,6 @@ class Session:
 
 
 def let_go(frames: Iterable[Frame]) -> None:
-    """Gives the decoders their device memory back; what reads it has been enqueued, and order does the rest."""
+    """Gives the decoders their memory back; what reads it on a device has been enqueued, and order does the rest."""
     for frame in frames:
-        if frame.picture.surface is not None:
-            frame.picture.surface.release()
+        frame.picture.let_go()

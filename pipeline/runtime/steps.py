@@ -17,15 +17,13 @@ import numpy as np
 from pipeline.config.sources import Roi
 from pipeline.crops import Crops, vectors_of
 from pipeline.errors import SourceError
-from pipeline.frames import Frame, Predictions, ResultBatch
-from pipeline.interpreter import giving_way
+from pipeline.frames import Frame, Picture, Predictions, ResultBatch
 from pipeline.masks import NO_CLASS
 from pipeline.observe.status import RunStatus, SourceStatus
 from pipeline.plugins.guard import PluginError
 from pipeline.poses import PERSON
 from pipeline.runtime.flow import Batch
 from pipeline.runtime.outputs import Outputs
-from pipeline.runtime.session import let_go
 from pipeline.stages import DropCause, Model, Postprocessor, Preprocessor
 
 if TYPE_CHECKING:
@@ -117,7 +115,10 @@ class Steps:
         self._stages = stages
         self._status = status
         self._on_drop = on_drop
-        self._keep_pixels = keep_pixels or stages.outputs.needs_pixels
+        keeps = keep_pixels or stages.outputs.needs_pixels
+        self._download = stages.download if keeps else None
+        # Where planes are kept and none are downloaded, they are those that were decoded.
+        self._let_go_of = Picture.let_go_of_surface if keeps and stages.download is None else Picture.let_go
         self._deliver = deliver
         self._late: list[ResultBatch] = []  # to be delivered behind the results of the batch
 
@@ -145,8 +146,9 @@ class Steps:
                 batch.frames = [frame for frame in batch.frames if frame.source_id != e.source_id]
         if batch.input is not None:
             batch.held = batch.frames
-            batch.frames = self._with_or_without_pixels(batch.frames)
-            batch.input = batch.input.with_frames(tuple(batch.frames))
+            if self._download is not None:
+                batch.frames = self._download(batch.frames)
+                batch.input = batch.input.with_frames(tuple(batch.frames))
             if self._stages.cascade is None:
                 self._has_enqueued_reading(batch)
         self._status.stages["preprocess"].add(time.perf_counter() - start - elsewhere_s, len(batch.frames))
@@ -154,14 +156,9 @@ class Steps:
     def _has_enqueued_reading(self, batch: Batch) -> None:
         """Nothing more will be enqueued that reads the pictures. On the decoders' own stream order alone does the rest."""
         if self._stages.decode_stream is None:
-            _let_go_of_held(batch)
+            self._let_go_of_held(batch)
         else:
             batch.reading = self._stages.decode_stream.after_reading()
-
-    def _with_or_without_pixels(self, frames: list[Frame]) -> list[Frame]:
-        if not self._keep_pixels:
-            return [frame.without_pixels() for frame in giving_way(frames)]
-        return frames if self._stages.download is None else self._stages.download(frames)
 
     def infer(self, batch: Batch) -> None:
         """Sets the batch's outputs."""
@@ -194,7 +191,7 @@ class Steps:
         if stages.cascade is not None:
             self._has_enqueued_reading(batch)
         else:
-            _let_go_of_held(batch)
+            self._let_go_of_held(batch)
         batch.input, batch.side = None, {}
         for source_id in batch.finished:
             if stages.tracker is not None:
@@ -207,7 +204,7 @@ class Steps:
         results = batch.results
         if results is not None and self._stages.cascade is not None and batch.crops is not None:
             results = replace(results, crops=self._stages.cascade.finish(batch.crops))
-        _let_go_of_held(batch)
+        self._let_go_of_held(batch)
         inferred_s = time.monotonic()
         outputs = self._stages.outputs
         start = time.perf_counter()
@@ -244,6 +241,7 @@ class Steps:
 
     def _lose(self, batch: Batch) -> None:
         """The frames of a batch that the user's postprocessor failed on have no results; what begins and ends goes on."""
+        self._read_no_more(batch)
         self.drop(batch.frames, DropCause.FAILED)
         batch.frames, batch.predictions = [], None
 
@@ -286,24 +284,27 @@ class Steps:
 
     def abandon(self, batch: Batch) -> None:
         """The batch goes no further."""
+        with contextlib.suppress(Exception):  # the device may be what failed
+            self._read_no_more(batch)
         self.drop(batch.frames, DropCause.CLOSED)
+
+    def _read_no_more(self, batch: Batch) -> None:
+        """Lets go of the pixels of a batch wherever it is; before its frames are dropped, which lets go of them at once."""
         if batch.held and batch.reading is None and self._stages.decode_stream is not None:
-            with contextlib.suppress(Exception):  # the device may be what failed
-                batch.reading = self._stages.decode_stream.after_reading()
-        with contextlib.suppress(Exception):
-            _let_go_of_held(batch)
+            batch.reading = self._stages.decode_stream.after_reading()
+        self._let_go_of_held(batch)
+
+    def _let_go_of_held(self, batch: Batch) -> None:
+        held, batch.held = batch.held, []
+        if held and batch.reading is not None:
+            batch.reading.wait()
+        for frame in held:
+            self._let_go_of(frame.picture)
 
     def drop(self, frames: Sequence[Frame], cause: DropCause) -> None:
         """The frames go no further."""
         for frame in frames:
             self._on_drop(frame, cause)
-
-
-def _let_go_of_held(batch: Batch) -> None:
-    held, batch.held = batch.held, []
-    if held and batch.reading is not None:
-        batch.reading.wait()
-    let_go(held)
 
 
 def _note_latency(source: SourceStatus, frame: Frame, inferred_s: float, emitted_s: float, emitted_at_s: float) -> None:
