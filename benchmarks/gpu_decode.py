@@ -63,10 +63,12 @@ def session_frames(clip: Clip, stream: Stream, ring: int) -> Iterator[Any]:
     from pipeline.decode._surface_ring import SurfaceRing
     from pipeline.decode.capabilities import load_nvcodec
 
-    session = NvdecSession(load_nvcodec(), stream, clip.codec, clip.layout, SurfaceRing(ring))
+    slots = SurfaceRing(ring)
+    session = NvdecSession(load_nvcodec(), stream, clip.codec, clip.layout, slots)
     while True:
         for packet in clip.packets:
             for _ in range(session.decode(packet)):
+                slots.take()
                 yield session.surface()
 
 

@@ -67,10 +67,11 @@ class DisplayOrder:
             heapq.heappush(self._inside, Mark(self._epoch, time, self.newest, time, False))
         self._last_time = pts[-1]
 
-    def pop(self) -> Mark:
-        """A frame comes out."""
-        self._has_shown = True
-        return heapq.heappop(self._inside) if self._inside else _UNKNOWN
+    def pop_all(self, count: int) -> list[Mark]:
+        """So many frames come out."""
+        self._has_shown = self._has_shown or count > 0
+        inside = self._inside
+        return [heapq.heappop(inside) if inside else _UNKNOWN for _ in range(count)]
 
     def before_closed_key_frame(self) -> None:
         """The next packet is shown after all before it, whatever its timestamp says."""

@@ -94,16 +94,15 @@ class NvdecSession:
         self._out.extend(self._lock_frame() for _ in range(count))  # what is not locked is written again
         return count
 
-    def surface(self) -> Surface | None:
-        """The next of the frames that came out, once the ring has a slot for it; None if the ring was closed."""
-        if not self._ring.take():
-            return None
+    def surface(self) -> Surface:
+        """The next of the frames that came out, for which the caller has a slot of the ring."""
         pointer = self._out.popleft()
         return Surface(pointer, self.layout, Loan(self._came_back, pointer, self._ring))
 
     def skip(self) -> None:
-        """Passes over the next of the frames that came out."""
+        """Passes over the next of the frames that came out, which has a slot too."""
         self._came_back(self._out.popleft())
+        self._ring.give_back()
 
     def _came_back(self, pointer: int) -> None:
         self._returned.append(pointer)

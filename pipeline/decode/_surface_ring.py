@@ -52,8 +52,8 @@ class SurfaceRing:
         self.stats.capacity = max(1, min(surfaces, self.size))
         self.stats.item_bytes = max(self.stats.item_bytes, surface_bytes)
 
-    def take(self) -> bool:
-        """Waits for a slot; False if the ring was closed meanwhile."""
+    def take(self, wanted: int = 1) -> int:
+        """Waits for a slot and takes it, with further ones up to `wanted` that are free too; how many, 0 if the ring was closed."""
         stats = self.stats
         if not self.has_room():
             start = time.perf_counter()
@@ -61,21 +61,17 @@ class SurfaceRing:
                 self._wait()
             stats.count_put_wait(start)
         if self._closed:
-            return False
-        self.out += 1
+            return 0
+        taken = min(wanted, stats.capacity - self.out)
+        self.out += taken
         stats.high_water = max(stats.high_water, self.out)
-        return True
+        return taken
 
     def has_room(self) -> bool:
         """Whether `take` returns at once; asked by the thread that takes."""
         if self.returned:
             self._take_back()
         return self.out < self.stats.capacity or self._closed
-
-    def room(self) -> int:
-        """How many slots are free; asked by the thread that takes."""
-        self._take_back()
-        return max(0, self.stats.capacity - self.out)
 
     def _take_back(self) -> None:
         # High water is what was out at the same time: nothing that has come back counts.

@@ -320,16 +320,13 @@ class VideoDecoder(ABC):
         """The frame that was admitted last; `now` is when it came out."""
         time_s, decoded_s = now
         index = self._progress.decoded - 1
-        return Frame(
-            self._spec.source_id,
-            index,
-            self._pts_s(pts, index),
-            time_s,
-            picture,
-            arrival.received_s,
-            decoded_s,
-            arrival.captured_s,
-        )
+        if pts is not None and self._tick_s is not None:
+            pts_s: float | None = (pts + self._loop.offset) * self._tick_s[0] / self._tick_s[1]
+        else:
+            rate = _raw_rate(self._stream)
+            pts_s = float(index / rate) if rate else None
+        source_id = self._spec.source_id
+        return Frame(source_id, index, pts_s, time_s, picture, arrival.received_s, decoded_s, arrival.captured_s)
 
     def _picture(self, frame: av.VideoFrame) -> Picture:
         context = self._stream.codec_context
@@ -344,12 +341,6 @@ class VideoDecoder(ABC):
             override=self._spec.settings.colour,
         )
         return Picture(planes, layout.chroma_shift, colours, width, height, rotation, mirror, sar, owner)
-
-    def _pts_s(self, pts: int | None, index: int) -> float | None:
-        if pts is not None and self._tick_s is not None:
-            return (pts + self._loop.offset) * self._tick_s[0] / self._tick_s[1]
-        rate = _raw_rate(self._stream)
-        return float(index / rate) if rate else None
 
 
 def _all_frames(

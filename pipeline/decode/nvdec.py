@@ -518,53 +518,42 @@ class NvdecDecoder(VideoDecoder):
 
     def _fetch(self, count: int) -> Iterator[Sequence[Frame]]:
         """The next frames that came out, as one group unless the ring cannot give so many at a time."""
-        group: list[Frame] = []
-        room = self._ring.room()
         now = self._now()  # of all that came out together
-        for _ in range(count):
-            if not room:
+        while count:
+            if not self._ring.has_room():
                 self._turn.take(None)
-                if group:
-                    yield group  # who gets them gives them back
-                    group = []
-                room = max(1, self._ring.room())
-            room -= 1
-            frame = self._hand_out(now)
-            if frame is not None:
-                group.append(frame)
-            elif self._closing:
-                break
-        if group:
-            self._turn.take(None)
-            yield group
+            some = self._ring.take(count)
+            if not some:
+                return
+            count -= some
+            if group := self._hand_out(some, now):
+                self._turn.take(None)
+                yield group  # who gets them gives them back
 
-    def _hand_out(self, now: tuple[float, float]) -> Frame | None:
-        """The next frame that came out, and when; None if it is not to be shown, or the decoder is being closed."""
-        assert self._session is not None
-        _, _, _, pts, is_hidden = self._order.pop()
-        if self._is_untimed:
-            pts = None
-        arrival = None if is_hidden else self._admit(pts, is_corrupt=False)
-        if arrival is None:
-            self._session.skip()
-            return None
-        surface = self._session.surface()
-        if surface is None:
-            return None
-        look = self._look
-        picture = Picture(
-            (),
-            look.chroma_shift,
-            self._colour,
-            look.width,
-            look.height,
-            look.rotation,
-            look.mirror,
-            look.sar,
-            None,
-            surface,
-        )
-        return self._frame(pts, arrival, picture, now)
+    def _hand_out(self, count: int, now: tuple[float, float]) -> list[Frame]:
+        """The next frames that came out, which have slots of the ring, but for those that are not to be shown."""
+        session, look, colour = self._live_session, self._look, self._colour
+        frames = []
+        for mark in self._order.pop_all(count):
+            pts = None if self._is_untimed else mark.pts
+            arrival = None if mark.is_hidden else self._admit(pts, is_corrupt=False)
+            if arrival is None:
+                session.skip()
+                continue
+            picture = Picture(
+                (),
+                look.chroma_shift,
+                colour,
+                look.width,
+                look.height,
+                look.rotation,
+                look.mirror,
+                look.sar,
+                None,
+                session.surface(),
+            )
+            frames.append(self._frame(pts, arrival, picture, now))
+        return frames
 
     def _failed(self, words: str, packets: int = 1) -> None:
         self.stats.errors += packets
