@@ -73,7 +73,7 @@ class Counter:
     def __init__(self) -> None:
         self.completed: list[Path] = []
         self.frames = 0
-        self._written: list[tuple[float, list[float]]] = []
+        self._written: list[tuple[float, list[float | None]]] = []
 
     def open(self) -> None:
         """Nothing is to be opened."""
@@ -83,9 +83,8 @@ class Counter:
 
     def write(self, batch: ResultBatch) -> None:
         """Counts."""
-        now_s = time.monotonic()
-        ages_s = [now_s - frame.received_s for frame in batch.frames if frame.received_s is not None]
-        self._written.append((now_s, ages_s))
+        # Ages are worked out later: this is in the way of what is measured.
+        self._written.append((time.monotonic(), [frame.received_s for frame in batch.frames]))
         self.frames += len(batch.frames)
 
     def source_finished(self, source_id: str) -> None:
@@ -101,7 +100,13 @@ class Counter:
 
     def latency(self, start_s: float, end_s: float) -> Latency | None:
         """Of the frames that were written between two times of `time.monotonic()`."""
-        ages_s = [age for written_s, ages in self._written if start_s < written_s <= end_s for age in ages]
+        ages_s = [
+            written_s - received_s
+            for written_s, all_received_s in self._written
+            if start_s < written_s <= end_s
+            for received_s in all_received_s
+            if received_s is not None
+        ]
         if not ages_s:
             return None
         p50, p95, p99 = np.quantile(ages_s, (0.5, 0.95, 0.99)) * 1e3

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -334,4 +333,5 @@ def _labels(predictions: Predictions) -> dict[str, int]:
         return {predictions.segmentations.label(int(n)): int(frames[n]) for n in np.flatnonzero(frames)}
     else:
         return {}
-    return {names.get(number, str(number)): count for number, count in sorted(Counter(ids.tolist()).items())}
+    numbers, counts = (values.tolist() for values in np.unique(ids, return_counts=True))
+    return {names.get(number, str(number)): count for number, count in zip(numbers, counts, strict=True)}

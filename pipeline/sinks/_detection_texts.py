@@ -20,7 +20,7 @@ class DetectionTexts:
     """Writes what `orjson.dumps` writes of `TaskRecords`' dictionaries of detections."""
 
     def __init__(self) -> None:
-        self._heads = PerClass(_head)
+        self._heads = PerClass(detection_head)
         self._native = NativeTexts(self._heads)
 
     def __call__(self, detections: Detections) -> list[bytes]:
@@ -41,8 +41,8 @@ class DetectionTexts:
         return [b"[%b]" % b",".join(texts[start:end]) for start, end in itertools.pairwise(offsets)]
 
 
-def _head(class_id: int, label: str) -> bytes:
-    """All that stands in front of the score."""
+def detection_head(class_id: int, label: str) -> bytes:
+    """All that stands in front of a detection's score."""
     return b'{"label":%b,"class_id":%d,"score":' % (orjson.dumps(label), class_id)
 
 

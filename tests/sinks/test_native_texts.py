@@ -1,10 +1,13 @@
-"""Detections as text, written by the library of the `cuda` engine: what orjson writes of the rounded numbers, byte for byte."""
+"""Detections as text, and their lines, written by the library of the `cuda` engine: what orjson writes of dictionaries, byte for byte."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.frames import Detections
+from pipeline.frames import Colour, Detections, Frame, Picture, Predictions, ResultBatch
 from pipeline.inference import shared_stream
-from pipeline.sinks import native_texts
+from pipeline.sinks import _frame_heads, native_texts
 from pipeline.sinks._detection_texts import DetectionTexts
 from pipeline.sinks._records import rounded
+from pipeline.sinks.jsonl import JsonRecords
 from pipeline.sinks.native_texts import use_library
 
 NAMES = {0: "person", 2: 'car "red"', 7: "Straße \udcff", 80: "x" * 300}
@@ -142,8 +146,148 @@ def test_arrays_that_are_views_or_of_another_type() -> None:
     assert DetectionTexts()._native(view) == expected(plain)
 
 
+def line_of(frame: Frame, detections: bytes, model: str) -> bytes:
+    """By orjson alone, from a dictionary; the time by `datetime`."""
+    picture = frame.picture
+    microseconds = round(frame.time_s * 1e6)
+    time = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)
+    record = {
+        "schema": "vramline.frame/1",
+        "source": frame.source_id.encode("utf-8", "backslashreplace").decode(),
+        "frame": frame.index,
+        "pts_s": None if frame.pts_s is None else round(frame.pts_s, 6) + 0.0,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0"),
+        **({} if frame.captured_s is None else {"captured": "1970-01-01T00:00:01.500000Z"}),
+        "width": picture.width,
+        "height": picture.height,
+        "rotation": picture.rotation,
+        "sar": f"{picture.sar.numerator}:{picture.sar.denominator}",
+        "model": model,
+        "detections": orjson.Fragment(detections),
+    }
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def batch_of(frames: list[Frame], counts: list[int], model: str = 'm "x"@0123') -> ResultBatch:
+    return ResultBatch(frames, Predictions(some(counts, tracks=True)), model)
+
+
+def frame_of(
+    pts_s: float | None,
+    time_s: float = 1.7e9,
+    *,
+    source_id: str = "a",
+    index: int = 0,
+    size: tuple[int, int] = (1920, 1080),
+    rotation: int = 0,
+    sar: Fraction = Fraction(1),
+    captured_s: float | None = None,
+) -> Frame:
+    picture = Picture((), (1, 1), Colour(), *size, rotation, False, sar)
+    return Frame(source_id, index, pts_s, time_s, picture, captured_s=captured_s)
+
+
+def check(records: JsonRecords, batch: ResultBatch, *, natively: bool = True) -> None:
+    assert batch.predictions.detections is not None
+    want = [
+        line_of(frame, text, batch.model)
+        for frame, text in zip(batch.frames, expected(batch.predictions.detections), strict=True)
+    ]
+    lines = records._native_lines(batch)
+    assert (lines is not None) == natively
+    assert lines is None or lines == want
+    assert records(batch) == want
+    assert records._lines(batch) == want
+
+
+usual_pts = (
+    st.none()
+    | st.sampled_from([0.0, -0.0, 1e-9, 3.9e-7, -3e-7, 2e-5, -1.5, 999_999_999.0])
+    | st.floats(2e-5, 1e8)
+    | st.floats(-1e8, -2e-5)
+    | st.integers(40, 10**14).map(lambda n: n / 2e6)  # in the middle of two microseconds, or next to it
+    | st.integers(2, 10**9).map(lambda n: n * 1001 / 60000)
+)
+
+
+@given(
+    frames=st.lists(
+        st.builds(
+            frame_of,
+            usual_pts,
+            st.floats(0, 253402300798) | st.integers(0, 5 * 10**9).map(lambda n: n / 2),
+            source_id=st.sampled_from(["a", 'b "2"', "ü", "\udcff"]),
+            index=st.integers(0, 2**40),
+            size=st.sampled_from([(1, 1), (1920, 1080)]),
+            rotation=st.sampled_from([0, 90]),
+            sar=st.sampled_from([Fraction(1), Fraction(4, 3)]),
+        ),
+        max_size=5,
+    )
+)
+@settings(deadline=None, max_examples=300)
+def test_lines(frames: list[Frame]) -> None:
+    check(JsonRecords(), batch_of(frames, [i % 3 for i in range(len(frames))]))
+
+
+@given(st.integers(0, 253402300798), st.integers(0, 999_999))
+@settings(deadline=None, max_examples=300)
+def test_every_day(seconds: int, microseconds: int) -> None:
+    check(JsonRecords(), batch_of([frame_of(0.0, seconds + microseconds / 1e6)], [1]))
+
+
+@pytest.mark.parametrize("day", ["1970-01-01", "1999-12-31", "2000-02-29", "2100-02-28", "2100-03-01", "9999-12-31"])
+def test_days_at_the_calendars_edges(day: str) -> None:
+    start_s = datetime.fromisoformat(day).replace(tzinfo=timezone.utc).timestamp()
+    check(JsonRecords(), batch_of([frame_of(1.0, start_s), frame_of(2.0, start_s + 86398.75)], [0, 2]))
+
+
+def test_sources_change_their_shape_and_models_their_name() -> None:
+    records = JsonRecords()
+    for size in ((640, 480), (480, 640), (640, 480)):
+        frames = [frame_of(float(i), source_id=f"s{i % 3}", index=i, size=size) for i in range(7)]
+        for model in ("one@0", "other@1"):
+            check(records, batch_of(frames, [1, 0, 2, 0, 0, 3, 1], model))
+
+
+def test_thousands_of_sources_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_frame_heads, "_MOST_KINDS", 10)
+    records = JsonRecords()
+    for number in range(40):
+        check(records, batch_of([frame_of(0.5, source_id=f"s{number + i}") for i in range(3)], [1, 0, 2]))
+    assert len(records._fronts._pieces) <= 2 * 13
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(frame_of(pts_s) for pts_s in (5e-6, -5e-6, 1e9, -2e9)),
+        *(frame_of(1.0, captured_s=1.5), frame_of(1.0, 2e9, captured_s=1.5)),
+    ],
+)
+def test_frames_that_only_python_can_write(odd: Frame) -> None:
+    check(JsonRecords(), batch_of([frame_of(1.0), odd], [2, 1]), natively=False)
+
+
+def test_frames_without_detections_may_be_left_out() -> None:
+    batch = batch_of([frame_of(float(i), index=i) for i in range(4)], [1, 0, 0, 2])
+    some_lines = JsonRecords(empty_frames=False)
+    want = JsonRecords()(batch)
+    for lines in (some_lines._native_lines(batch), some_lines._lines(batch)):
+        assert lines == [want[0], b"", b"", want[3]]
+
+
+def test_what_else_a_model_finds_is_python_s() -> None:
+    batch = batch_of([frame_of(1.0)], [1])
+    assert JsonRecords()._native_lines(batch) is not None
+    more = Predictions(batch.predictions.detections, embeddings=np.ones((1, 3), np.float32))
+    assert JsonRecords()._native_lines(replace(batch, predictions=more)) is None
+    assert b'"embedding":' in JsonRecords()(replace(batch, predictions=more))[0]
+
+
 def test_a_library_without_the_function(tmp_path: Path) -> None:
     use_library(Path(compile_for_host('extern "C" int something() { return 1; }\n', tmp_path, "-O1")._name))
     detections = some([2, 3])
     assert DetectionTexts()._native(detections) is None
     assert DetectionTexts()(detections) == expected(detections)
+    check(JsonRecords(), batch_of([frame_of(1.0)], [3]), natively=False)

@@ -28,7 +28,7 @@ LIBRARY_VARIABLE = "VRAMLINE_STREAM_OP"
 _SOURCES = tuple(
     Path(__file__).with_name(name) for name in ("stream_ops.cc", "activity_buffers.cc", "detection_texts.cc")
 )
-_FLAGS = ("-O1", "-DNDEBUG", "-fPIC", "-shared", "-w")
+_FLAGS = ("-O1", "-ffp-contract=off", "-DNDEBUG", "-fPIC", "-shared", "-w")
 _COMPILERS = ("g++", "c++", "clang++")
 _TIMEOUT_S = 600
 _MOST_ERROR_LINES = 5
