@@ -127,7 +127,7 @@ def main() -> int:
     parser.add_argument(
         "--scale", default="off", choices=["off", "auto"], help="as `pipeline.decode.scale` (%(default)s)"
     )
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, help="as `runtime.batch_size`, and by default its default")
     parser.add_argument("--warm", type=float, default=1.0, help="seconds before a measurement (%(default)s)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a measurement (%(default)s)")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu: to try it out")

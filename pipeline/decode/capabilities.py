@@ -44,6 +44,8 @@ LEAST_FREE_BYTES = 640 << 20
 
 # Probing and creating decoders at the same time from several threads is left to nobody's luck.
 creation_lock = threading.Lock()
+# Rows of odd widths come out shifted against each other.
+_EVEN_WIDTH_ONLY = ("mpeg1video", "mpeg2video")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,16 @@ class Capabilities:
         limits = self.limits(video.codec, _CHROMA[layout.chroma_shift], layout.bit_depth)
         if limits is None:
             return f"this GPU does not decode {name} with {sampling} chroma and {layout.bit_depth} bits"
-        if video.is_interlaced:
-            return "it is interlaced, which NVDEC would deinterlace"
-        return limits.why_not(video.width, video.height)
+        return _what_would_change(video, name) or limits.why_not(video.width, video.height)
+
+
+def _what_would_change(video: VideoFormat, name: str) -> str | None:
+    """What NVDEC would make of the video that it is not."""
+    if video.is_interlaced:
+        return "it is interlaced, which NVDEC would deinterlace"
+    if video.codec in _EVEN_WIDTH_ONLY and video.width % 2:
+        return f"its width of {video.width} is odd, which NVDEC's library does not keep to for {name}"
+    return None
 
 
 def load_nvcodec() -> NvCodec:

@@ -316,6 +316,16 @@ def test_what_the_gpu_cannot_decode_is_uploaded(
     assert "fallback" in str(caught.value.remedy)
 
 
+@pytest.mark.parametrize("width", [321, 320])
+def test_mpeg2_of_an_odd_width_stays_as_it_is(tmp_path: Path, nvc: FakeNvCodec, caplog: Any, width: int) -> None:
+    path = make_clip(tmp_path / "a.mpg", codec="mpeg2video", width=width, height=241, frames=10)
+    got, decoder, _ = on_gpu(path)
+    assert decoder.stats.uploaded == (10 if width % 2 else 0)
+    assert ("width of 321 is odd" in caplog.text) == (width == 321)
+    if width % 2:
+        assert_same(got, on_cpu(path)[0])
+
+
 def test_interlaced_video_stays_as_it_is(tmp_path: Path, nvc: FakeNvCodec, caplog: Any) -> None:
     path = make_clip(tmp_path / "a.mp4", options={"x264-params": "tff=1"})
     assert_same(on_gpu(path)[0], on_cpu(path)[0])

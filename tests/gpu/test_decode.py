@@ -221,6 +221,11 @@ MADE: dict[str, dict[str, Any]] = {
     "hevc_open_gop.mp4": {"codec": "libx265", "width": 320, "height": 240, "frames": 90, "gop": 30, "options": {"x265-params": "open-gop=1:bframes=4:log-level=none"}},
     "h264_intra.ts": {"width": 320, "height": 240, "frames": 30, "gop": 1},
     "vp8_altref.webm": {"codec": "libvpx", "width": 320, "height": 240, "frames": 80, "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "vp8_odd.webm": {"codec": "libvpx", "width": 321, "height": 241, "frames": 20},
+    "mpeg1_odd.mpg": {"codec": "mpeg1video", "width": 321, "height": 241, "frames": 20},
+    "mpeg2_odd_height.mpg": {"codec": "mpeg2video", "width": 320, "height": 241, "frames": 20},
+    "mpeg4_odd.avi": {"codec": "mpeg4", "width": 321, "height": 241, "frames": 20},
+    "mjpeg_odd.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "width": 321, "height": 241, "frames": 20},
     "mpeg1.mpg": {"codec": "mpeg1video", "width": 320, "height": 240, "frames": 20},
     "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p", "width": 320, "height": 240, "frames": 20},
 }  # fmt: skip
