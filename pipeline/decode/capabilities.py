@@ -44,7 +44,7 @@ LEAST_FREE_BYTES = 640 << 20
 
 # Probing and creating decoders at the same time from several threads is left to nobody's luck.
 creation_lock = threading.Lock()
-# Rows of odd widths come out shifted against each other.
+# Pictures of an odd width come out wrong, by hundreds of 255.
 _EVEN_WIDTH_ONLY = ("mpeg1video", "mpeg2video")
 
 
@@ -138,7 +138,7 @@ def _what_would_change(video: VideoFormat, name: str) -> str | None:
     if video.is_interlaced:
         return "it is interlaced, which NVDEC would deinterlace"
     if video.codec in _EVEN_WIDTH_ONLY and video.width % 2:
-        return f"its width of {video.width} is odd, which NVDEC's library does not keep to for {name}"
+        return f"its width of {video.width} is odd, with which NVDEC gives wrong pictures for {name}"
     return None
 
 

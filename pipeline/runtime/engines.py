@@ -43,7 +43,8 @@ _HANDLING_STREAMS = 2
 # NVDEC's library has each thread that waits for a picture look for it again and again, a percent or two of a core. So many
 # keep 7 decoders busy.
 _DECODING_VIDEOS = 16
-# With NVDEC at its limit the process keeps up to three CPUs busy; of 4, 6, 8 and all 16, it was fastest on 8.
+# With NVDEC at its limit the process keeps up to three CPUs busy. On eight of 16 it is as fast as on all, or faster where the
+# CPUs are slow, and takes less of their time; on four it is slower.
 _CPUS_BESIDE_GPU = 8
 # What comes out of a decoder at a time has room.
 _LEAST_SLOT_FRAMES_ON_GPU = PACKETS_AT_ONCE
