@@ -151,6 +151,10 @@ def test_mistakes_show(device: LateDevice, specs: list[VideoSpec], mistake: str)
     order = ["surface", "input", "output boxes", "output scores", "result"]
     assert wrong == set(order)
     first = {"surface": 0, "input": 2, "outputs": 4, "results": 4, "stream": 0}[mistake]
+    if (
+        mistake == "stream"
+    ):  # nothing orders it: whether it overtakes the fingerprints too, or preprocessing alone, is luck
+        found.add("surface")
     assert found == set(order[first:]), "what lies behind it is wrong, and nothing before it"
 
 
