@@ -145,16 +145,17 @@ def test_results_are_those_of_a_run_that_waits_after_every_call(
 def test_mistakes_show(device: LateDevice, specs: list[VideoSpec], mistake: str) -> None:
     want = in_turn(device, specs, 12, waits=True).record()
     assert differences(in_turn(device, specs, 12).record(), want) == []
-    got = in_turn(device, specs, 12, mistake=mistake).record()
     wrong = {name for facts in want.values() for name in facts} - {"pts_s"}
-    found = {line.split(": ")[1] for line in differences(got, want)}
     order = ["surface", "input", "output boxes", "output scores", "result"]
     assert wrong == set(order)
     first = {"surface": 0, "input": 2, "outputs": 4, "results": 4, "stream": 0}[mistake]
-    if (
-        mistake == "stream"
-    ):  # nothing orders it: whether it overtakes the fingerprints too, or preprocessing alone, is luck
-        found.add("surface")
+    found: set[str] = set()
+    # What nothing orders may, on a busy machine, overtake preprocessing alone and no fingerprint in any of the batches.
+    for _ in range(5 if mistake == "stream" else 1):
+        got = in_turn(device, specs, 12, mistake=mistake).record()
+        found |= {line.split(": ")[1] for line in differences(got, want)}
+        if "surface" in found:
+            break
     assert found == set(order[first:]), "what lies behind it is wrong, and nothing before it"
 
 
